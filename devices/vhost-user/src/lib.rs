@@ -1,0 +1,2 @@
+//! Serves any [`virtio::VirtioDevice`] on a vhost-user socket.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! PID 1 of the guest.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `vmm` command.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,1 @@
+//! Kernel loading, memory map, ACPI tables and command line.

@@ -1,0 +1,27 @@
+//! A micro-VM as a library: RAM, CPUs, kernel, devices, exit. Nothing else.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), vmm::Error> {
+//! use vmm::{Engine, Kernel, Mib, Vm, VmConfig};
+//! let config = VmConfig { memory: Mib(512), ..VmConfig::new(Kernel::open("vmlinux")?) };
+//! let vm = Vm::builder(config).engine(Engine::Auto).build()?; // validates everything, starts nothing
+//! let running = vm.boot()?;
+//! let exit = running.wait()?; // dropping it instead kills and joins
+//! # Ok(()) }
+//! ```
+
+pub mod builder;
+pub mod config;
+pub mod error;
+pub mod vm;
+
+mod boot;
+mod engine;
+mod timeline;
+mod transport;
+
+pub use builder::VmBuilder;
+pub use config::{Device, Engine, Initramfs, Kernel, Mib, VmConfig};
+pub use error::Error;
+pub use timeline::{Mark, Timeline};
+pub use vm::{Exit, Handle, RunningVm, Vm};

@@ -1,0 +1,1 @@
+//! PCI registers on one side, rings and workers on the other.
