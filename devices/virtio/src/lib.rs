@@ -7,6 +7,7 @@
 
 mod device;
 mod fault;
+pub mod frame;
 mod local;
 mod request;
 mod rings;
