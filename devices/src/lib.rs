@@ -1,2 +1,4 @@
-//! Virtio devices, one folder each, on the contract of the `virtio` package.
+//! Virtio devices, one folder or file each, on the contract of the `virtio` package.
 #![forbid(unsafe_code)]
+
+pub mod rng;

@@ -9,14 +9,29 @@ mod device;
 mod fault;
 pub mod frame;
 mod local;
+mod poller;
+mod rate_limit;
+mod reader;
+mod release;
 mod request;
+mod ring_set;
 mod rings;
+mod segment;
+mod turn;
+mod worker;
+mod writer;
 
 pub use device::{ConfigSpace, DeviceInfo, NoConfig, VirtioDevice, Watch};
 pub use fault::Fault;
-pub use local::{Interrupt, LocalRings, serve_event, serve_queue};
-pub use request::Request;
+pub use local::LocalRings;
+pub use rate_limit::RateLimit;
+pub use reader::Reader;
+pub use release::release;
+pub use request::{MAX_CHAIN, Malformed, Request};
+pub use ring_set::{Interrupt, Queues, RingSet, serve_event, serve_pending, serve_queue};
 pub use rings::Rings;
+pub use worker::{Activation, Supervisor, Worker};
+pub use writer::Writer;
 
 /// Guest RAM as both transports hold it.
 pub type Ram = vm_memory::GuestMemoryAtomic<vm_memory::GuestMemoryMmap>;
