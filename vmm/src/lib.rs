@@ -13,6 +13,7 @@
 pub mod builder;
 pub mod config;
 pub mod error;
+pub mod probe;
 pub mod vm;
 
 mod boot;
@@ -23,5 +24,6 @@ mod transport;
 pub use builder::VmBuilder;
 pub use config::{Device, Engine, Initramfs, Kernel, Mib, VmConfig};
 pub use error::Error;
+pub use probe::{KvmReport, KvmVerdict, Probe, QemuReport, probe};
 pub use timeline::{Mark, Timeline};
 pub use vm::{Exit, Handle, RunningVm, Vm};
