@@ -1,4 +1,5 @@
 //! Virtio devices, one folder or file each, on the contract of the `virtio` package.
 #![forbid(unsafe_code)]
 
+pub mod net;
 pub mod rng;
