@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::engine::Machine;
-use crate::{Device, Engine, Error, Timeline, Vm, VmConfig};
+use crate::{ConsoleLog, Device, Engine, Error, Timeline, Vm, VmConfig};
 
 /// Collects what the VM is made of.
 #[derive(Debug)]
@@ -39,7 +39,8 @@ impl VmBuilder {
 
     /// Validates everything and starts nothing.
     pub fn build(self) -> Result<Vm, Error> {
-        let Self { config, engine, devices, timeline } = self;
-        Ok(Vm { engine, machine: Machine { config, devices, timeline } })
+        let Self { mut config, engine, devices, timeline } = self;
+        let console = ConsoleLog::with_sink(config.serial.take());
+        Ok(Vm { engine, machine: Machine { config, devices, timeline, console } })
     }
 }

@@ -78,11 +78,13 @@ pub struct VmConfig {
     pub initramfs: Option<Initramfs>,
     /// Kernel parameters added after the VMM's own.
     pub cmdline: String,
+    /// Gets a copy of everything the guest writes to its serial console.
+    pub serial: Option<File>,
 }
 
 impl VmConfig {
     /// One CPU and 512 MiB around `kernel`.
     pub fn new(kernel: Kernel) -> Self {
-        Self { cpus: 1, memory: Mib(512), kernel, initramfs: None, cmdline: String::new() }
+        Self { cpus: 1, memory: Mib(512), kernel, initramfs: None, cmdline: String::new(), serial: None }
     }
 }

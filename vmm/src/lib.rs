@@ -17,13 +17,15 @@ pub mod probe;
 pub mod vm;
 
 mod boot;
+mod console;
 mod engine;
 mod timeline;
 mod transport;
 
 pub use builder::VmBuilder;
 pub use config::{Device, Engine, Initramfs, Kernel, Mib, VmConfig};
+pub use console::ConsoleLog;
 pub use error::Error;
 pub use probe::{KvmReport, KvmVerdict, Probe, QemuReport, probe};
 pub use timeline::{Mark, Timeline};
-pub use vm::{Exit, Handle, RunningVm, Vm};
+pub use vm::{Counts, Exit, Handle, RunningVm, Vm};

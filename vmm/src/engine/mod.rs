@@ -1,8 +1,10 @@
 //! How vCPUs run: `kvm` and `qemu`, behind the two traits that the rest of the crate needs.
 
+pub(crate) mod kvm;
+
 use std::fmt::Debug;
 
-use crate::{Device, Error, Exit, Timeline, VmConfig};
+use crate::{ConsoleLog, Counts, Device, Error, Exit, Timeline, VmConfig};
 
 /// A VM that was validated and not started: what an engine's `boot` takes.
 #[derive(Debug)]
@@ -10,6 +12,8 @@ pub(crate) struct Machine {
     pub(crate) config: VmConfig,
     pub(crate) devices: Vec<Device>,
     pub(crate) timeline: Timeline,
+    /// Takes what the guest writes to its serial port.
+    pub(crate) console: ConsoleLog,
 }
 
 /// A started VM. Dropping it kills the VM and joins every thread and child.
@@ -24,4 +28,8 @@ pub(crate) trait Running: Send + Debug {
 pub(crate) trait Control: Send + Sync + Debug {
     /// Ends the VM at once; `wait` then returns `Exit::Killed`.
     fn kill(&self);
+    /// How often the guest left for user space so far, where the engine can tell.
+    fn counts(&self) -> Option<Counts> {
+        None
+    }
 }

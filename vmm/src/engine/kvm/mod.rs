@@ -1,0 +1,47 @@
+//! Our own VMM on /dev/kvm: the board, its CPUs, and the threads that run them.
+//!
+//! Uses one signal of the process, `SIGRTMIN`, to interrupt vCPU threads; its handler does nothing. Every number that
+//! arrives in an exit is the guest's choice.
+
+mod board;
+mod counts;
+mod cpuid;
+mod explain;
+mod kick;
+mod registers;
+mod running;
+mod serial;
+mod stop;
+mod system;
+mod vcpu;
+
+use std::sync::Arc;
+
+use board::Board;
+use counts::Counters;
+use running::KvmRunning;
+use stop::Stop;
+use system::System;
+
+use super::{Machine, Running};
+use crate::Error;
+use crate::boot::{BootInfo, GuestRam, load_kernel, write_params, write_tables};
+
+/// Loads the kernel, builds the board and starts the vCPUs.
+pub(crate) fn boot(machine: Machine) -> Result<Box<dyn Running>, Error> {
+    let Machine { config, devices: _, timeline, console } = machine;
+    let system = System::create()?;
+    let ram = GuestRam::new(config.memory.bytes())?;
+    system.map(&ram)?;
+    timeline.mark("engine ready");
+    let kernel = load_kernel(&ram, &config.kernel.file)?;
+    let rsdp = write_tables(&ram, config.cpus)?;
+    let initramfs = config.initramfs.as_ref().map(|initramfs| &initramfs.file);
+    write_params(&ram, &BootInfo { kernel, initramfs, cmdline: &config.cmdline, rsdp })?;
+    timeline.mark("kernel loaded");
+    let board = Arc::new(Board::new(&system, console)?);
+    let cpus = vcpu::create(&system, &ram, config.cpus, &kernel.entry)?;
+    let shared = running::Shared { board, counters: Arc::new(Counters::default()), stop: Arc::new(Stop::default()) };
+    timeline.mark("kernel entered");
+    Ok(Box::new(KvmRunning::start(cpus, shared, system, ram)?))
+}
