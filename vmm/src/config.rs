@@ -1,7 +1,10 @@
 //! What a VM is made of.
 
+use std::fmt;
 use std::fs::File;
 use std::path::Path;
+
+use virtio::VirtioDevice;
 
 use crate::Error;
 
@@ -61,9 +64,34 @@ impl From<File> for Initramfs {
 }
 
 /// A device to build into the VM. The engines need to know the kind: the qemu engine hands some of them to QEMU.
-#[derive(Debug)]
 #[non_exhaustive]
-pub enum Device {}
+pub enum Device {
+    /// A device that both engines serve as it is.
+    Virtio(Box<dyn VirtioDevice>),
+}
+
+impl Device {
+    /// The device's own code, for an engine that serves it itself.
+    pub(crate) fn into_virtio(self) -> Box<dyn VirtioDevice> {
+        match self {
+            Self::Virtio(device) => device,
+        }
+    }
+}
+
+impl From<Box<dyn VirtioDevice>> for Device {
+    fn from(device: Box<dyn VirtioDevice>) -> Self {
+        Self::Virtio(device)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Virtio(device) => formatter.debug_tuple("Virtio").field(device.info()).finish(),
+        }
+    }
+}
 
 /// CPUs, memory and what to boot.
 #[derive(Debug)]

@@ -24,12 +24,13 @@ use stop::Stop;
 use system::System;
 
 use super::{Machine, Running};
-use crate::Error;
 use crate::boot::{BootInfo, GuestRam, load_kernel, write_params, write_tables};
+use crate::{Device, Error};
 
 /// Loads the kernel, builds the board and starts the vCPUs.
 pub(crate) fn boot(machine: Machine) -> Result<Box<dyn Running>, Error> {
-    let Machine { config, devices: _, timeline, console } = machine;
+    let Machine { config, devices, timeline, console } = machine;
+    let _devices: Vec<_> = devices.into_iter().map(Device::into_virtio).collect();
     let system = System::create()?;
     let ram = GuestRam::new(config.memory.bytes())?;
     system.map(&ram)?;
