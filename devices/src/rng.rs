@@ -78,3 +78,53 @@ fn fill(buffer: &mut Writer<'_>) -> Result<u32, Fault> {
     // At most `MAX_REQUEST`.
     Ok(u32::try_from(buffer.bytes_written()).unwrap_or(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use virtio::test_kit::{Buffer, DATA, DriverQueue, Exchange, Local, Subject, Transport, hostile_chains, ram};
+
+    use super::*;
+
+    fn rng() -> Subject {
+        Subject::new(Rng::new(), &[0])
+    }
+
+    mod contract {
+        virtio::contract_suite!(super::rng);
+    }
+
+    fn served() -> (Local, DriverQueue) {
+        let ram = ram();
+        let driver = DriverQueue::new(&ram, 0, 64);
+        let mut local = Local::serve(Box::new(Rng::new()), &ram);
+        local.start(0, std::slice::from_ref(&driver));
+        (local, driver)
+    }
+
+    #[test]
+    fn buffer_is_filled_to_its_end_and_no_further() {
+        let (local, mut driver) = served();
+        let used = local.exchange(0, &mut driver, &[Buffer::writable(DATA, 1000)]);
+        assert_eq!(used.length, 1000);
+        let bytes = driver.read(DATA, 1064);
+        // A run of 16 zero bytes does not come out of a working generator.
+        assert!(bytes[..1000].windows(16).all(|window| window.iter().any(|byte| *byte != 0)));
+        assert_eq!(bytes[1000..], [0; 64]);
+    }
+
+    #[test]
+    fn two_requests_differ() {
+        let (local, mut driver) = served();
+        local.exchange(0, &mut driver, &[Buffer::writable(DATA, 64)]);
+        local.exchange(0, &mut driver, &[Buffer::writable(DATA + 64, 64)]);
+        assert_ne!(driver.read(DATA, 64), driver.read(DATA + 64, 64));
+    }
+
+    #[test]
+    fn overlapping_buffers_claiming_256_mib_get_no_more_than_the_limit() {
+        let (local, mut driver) = served();
+        let hostile = hostile_chains().into_iter().find(|chain| chain.name.contains("overlapping writable")).unwrap();
+        hostile.send(&mut driver);
+        assert_eq!(usize::try_from(local.answer(0, &mut driver).length).unwrap(), MAX_REQUEST);
+    }
+}

@@ -17,6 +17,8 @@ mod request;
 mod ring_set;
 mod rings;
 mod segment;
+#[cfg(any(test, feature = "test-kit"))]
+pub mod test_kit;
 mod turn;
 mod worker;
 mod writer;

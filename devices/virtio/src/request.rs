@@ -96,3 +96,6 @@ fn resolve(chain: DescriptorChain<RamGuard>, ram: &RamGuard) -> Result<(Vec<Segm
         None => Err("chain does not begin"),
     }
 }
+
+#[cfg(test)]
+mod tests;

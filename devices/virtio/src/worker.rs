@@ -232,3 +232,6 @@ impl Service {
         self.supervisor.faulted(fault);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! A driver in a box: guest RAM, the driver's side of a virtqueue, chains no honest driver would send, and the contract
+//! every device must keep.
+//!
+//! For the tests of devices and transports (feature `test-kit`); nothing here is part of a running VM, and everything
+//! panics when a test's expectation does not hold.
+
+mod driver;
+mod hostile;
+mod local;
+mod ram;
+mod recorder;
+pub mod suite;
+mod transport;
+
+pub use driver::{Buffer, Descriptor, DriverQueue, Used};
+pub use hostile::{Hostile, hostile_chains};
+pub use local::Local;
+pub use ram::{DATA, HIGH_END, HIGH_START, HOLE, LOW_SEAM, ram};
+pub use recorder::{FaultRecorder, InterruptRecorder};
+pub use transport::{Exchange, PATIENCE, Subject, Transport, ready_within};

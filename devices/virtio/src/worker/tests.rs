@@ -1,0 +1,161 @@
+//! The worker's promises, kept with a device that answers everything, and with one that does not behave.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use vmm_sys_util::epoll::EventSet;
+
+use super::*;
+use crate::test_kit::{Buffer, DATA, DriverQueue, Exchange, Local, PATIENCE, Subject, Transport, ram};
+use crate::{ConfigSpace, DeviceInfo, NoConfig, Rings, Watch};
+
+/// Returns every request of its first queue; adds one byte to the requests of its second when its doorbell rings.
+#[derive(Debug)]
+struct Echo {
+    info: DeviceInfo,
+    doorbell: UnixStream,
+    panics: bool,
+}
+
+const DOORBELL: u16 = 7;
+
+impl Echo {
+    /// The device and its doorbell's button.
+    fn new() -> (Self, UnixStream) {
+        let info = DeviceInfo { kind: 42, label: "echo".into(), queue_sizes: vec![256, 64], features: 0b101 };
+        let (doorbell, button) = UnixStream::pair().unwrap();
+        (Self { info, doorbell, panics: false }, button)
+    }
+}
+
+impl VirtioDevice for Echo {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn config(&self) -> Arc<dyn ConfigSpace> {
+        Arc::new(NoConfig)
+    }
+
+    fn start(&mut self, _features: u64, _ram: &crate::Ram, watch: &mut dyn Watch) -> Result<(), Fault> {
+        Ok(watch.add(self.doorbell.as_fd(), DOORBELL, EventSet::IN)?)
+    }
+
+    fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
+        assert!(!self.panics, "asked to");
+        while queue == 0
+            && let Some(request) = rings.pop(queue)?
+        {
+            rings.finish(queue, request.head(), 0)?;
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, token: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
+        assert_eq!(token, DOORBELL);
+        self.doorbell.read_exact(&mut [0])?;
+        if let Some(request) = rings.pop(1)? {
+            request.writer().write_obj(b'!')?;
+            rings.finish(1, request.head(), 1)?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, watch: &mut dyn Watch) {
+        // Not watched before the first start.
+        let _ = watch.remove(self.doorbell.as_fd(), DOORBELL);
+    }
+}
+
+fn echo() -> Subject {
+    let (device, button) = Echo::new();
+    Subject::new(device, &[0]).keeping(button)
+}
+
+crate::contract_suite!(echo);
+
+fn served((device, button): (Echo, UnixStream)) -> (Local, Vec<DriverQueue>, UnixStream) {
+    let ram = ram();
+    let queues = vec![DriverQueue::new(&ram, 0, 256), DriverQueue::new(&ram, 1, 64)];
+    let mut local = Local::serve(Box::new(device), &ram);
+    local.start(0, &queues);
+    (local, queues, button)
+}
+
+#[test]
+fn watched_descriptor_wakes_the_device() {
+    let (local, mut queues, mut button) = served(Echo::new());
+    let driver = &mut queues[1];
+    let head = driver.send(&[Buffer::writable(DATA, 1)]);
+    button.write_all(b"!").unwrap();
+    assert_eq!(local.next_used(1, driver).head, head);
+    assert_eq!(driver.read(DATA, 1), b"!");
+}
+
+#[test]
+fn requests_made_available_before_the_start_are_served_without_a_kick() {
+    let ram = ram();
+    let mut queues = vec![DriverQueue::new(&ram, 0, 256), DriverQueue::new(&ram, 1, 64)];
+    let head = queues[0].send(&[Buffer::writable(DATA, 1)]);
+    let (device, _button) = Echo::new();
+    let mut local = Local::serve(Box::new(device), &ram);
+    local.start(0, &queues);
+    assert_eq!(local.next_used(0, &mut queues[0]).head, head);
+}
+
+#[test]
+fn driver_that_wants_no_interrupts_gets_none() {
+    const NO_INTERRUPT: [u8; 2] = [1, 0];
+    let (mut local, mut queues, _button) = served(Echo::new());
+    let driver = &mut queues[0];
+    let [_, avail, _] = driver.addresses();
+    driver.write(avail, &NO_INTERRUPT);
+    driver.send(&[Buffer::writable(DATA, 1)]);
+    local.kick(0);
+    let done = std::iter::from_fn(|| Some(driver.used())).find_map(|used| used);
+    assert!(done.is_some());
+    // Answered after the turn is over and its interrupts are sent.
+    local.reset();
+    assert!(local.interrupts().used_fd(0).read().is_err());
+}
+
+#[test]
+fn panicking_device_is_reported_and_its_worker_ends() {
+    let (device, button) = Echo::new();
+    let (local, ..) = served((Echo { panics: true, ..device }, button));
+    local.kick(0);
+    assert!(local.faulted(PATIENCE));
+    assert_eq!(local.faults().len(), 1);
+}
+
+#[derive(Debug)]
+struct Unconfinable(crate::test_kit::FaultRecorder);
+
+impl Supervisor for Unconfinable {
+    fn confine(&self) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn faulted(&self, fault: &Fault) {
+        self.0.faulted(fault);
+    }
+}
+
+#[test]
+fn device_that_cannot_be_confined_is_never_served() {
+    let supervisor = Arc::new(Unconfinable(crate::test_kit::FaultRecorder::default()));
+    let worker = Worker::spawn(Box::new(Echo::new().0), supervisor.clone()).unwrap();
+    assert!(crate::test_kit::ready_within(supervisor.0.bell(), PATIENCE));
+    assert!(worker.reset().is_err());
+}
+
+#[test]
+fn worker_reads_each_kick_once() {
+    let (local, mut queues, _button) = served(Echo::new());
+    for _ in 0..1000 {
+        local.exchange(0, &mut queues[0], &[Buffer::writable(DATA, 1)]);
+    }
+    assert_eq!(local.faults(), [""; 0]);
+}
