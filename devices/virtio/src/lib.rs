@@ -6,6 +6,7 @@
 //! ring is guest-controlled and is not trusted here.
 
 mod device;
+mod eventfd;
 mod fault;
 pub mod frame;
 mod local;
@@ -24,6 +25,7 @@ mod worker;
 mod writer;
 
 pub use device::{ConfigSpace, DeviceInfo, NoConfig, VirtioDevice, Watch};
+pub use eventfd::eventfd_from;
 pub use fault::Fault;
 pub use local::LocalRings;
 pub use rate_limit::RateLimit;
@@ -32,7 +34,7 @@ pub use release::release;
 pub use request::{MAX_CHAIN, Malformed, Request};
 pub use ring_set::{Interrupt, Queues, RingSet, serve_event, serve_pending, serve_queue};
 pub use rings::Rings;
-pub use worker::{Activation, Supervisor, Worker};
+pub use worker::{Activation, Supervisor, ThreadKind, Worker};
 pub use writer::Writer;
 
 /// Guest RAM as both transports hold it.

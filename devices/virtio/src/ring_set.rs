@@ -76,9 +76,16 @@ impl<Q: Queues> RingSet<Q> {
         self.marks.iter().any(|marks| marks.pending)
     }
 
-    /// Gives the queues back.
-    pub fn into_queues(self) -> Q {
-        self.queues
+    /// Puts a queue in the place of the one with that index.
+    pub fn put(&mut self, index: u16, queue: Queue) {
+        self.queues.with(index, |ring| *ring = queue);
+        self.mark(index, |marks| *marks = Marks::default());
+    }
+
+    /// Takes the queue with that index out, leaving one that is not ready; nothing when it was not ready itself.
+    pub fn take(&mut self, index: u16) -> Option<Queue> {
+        self.mark(index, |marks| *marks = Marks::default());
+        self.queues.with(index, std::mem::take).filter(Queue::ready)
     }
 
     fn with<T>(&mut self, queue: u16, act: impl FnOnce(&mut Queue) -> Result<T, Error>) -> Result<T, Fault> {
@@ -145,7 +152,8 @@ impl<Q: Queues> Rings for RingSet<Q> {
 
     fn finish(&mut self, queue: u16, head: u16, written: u32) -> Result<(), Fault> {
         let ram = self.ram.memory();
-        self.with(queue, |ring| ring.add_used(&*ram, head, written))?;
+        // A queue taken out of service meanwhile gets nothing back.
+        self.with(queue, |ring| if ring.ready() { ring.add_used(&*ram, head, written) } else { Ok(()) })?;
         self.mark(queue, |marks| marks.touched = true);
         Ok(())
     }

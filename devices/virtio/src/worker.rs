@@ -4,6 +4,7 @@
 //! that it can be confined before the guest runs, and lives through any number of driver starts and resets. A guest that
 //! breaks the protocol costs its device (NEEDS_RESET), not the thread; a panic in a device costs the device too.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -12,15 +13,25 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use virtio_queue::Queue;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::poller::{Poller, Wake};
 use crate::{Fault, LocalRings, RateLimit, VirtioDevice, serve_event, serve_pending, serve_queue};
 
+/// The threads that serve devices, by what they need to be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadKind {
+    /// Runs a device: guest RAM, eventfds, and whatever descriptors the device holds.
+    Worker,
+    /// Talks vhost-user to a monitor: receives descriptors, maps guest RAM.
+    Session,
+}
+
 /// Who owns a worker and hears what became of its device.
 pub trait Supervisor: Send + Sync + fmt::Debug {
-    /// Runs first on the worker's thread: the place to confine it. An error ends the thread.
-    fn confine(&self) -> io::Result<()> {
+    /// Runs first on every thread that serves the device: the place to confine it. An error ends the thread.
+    fn confine(&self, _thread: ThreadKind) -> io::Result<()> {
         Ok(())
     }
 
@@ -37,7 +48,8 @@ pub struct Activation {
     pub features: u64,
     /// The queues, which nobody else touches from now on.
     pub rings: LocalRings,
-    /// One eventfd per queue, in their order; written by the driver's kicks.
+    /// One eventfd per queue, in their order; written by the driver's kicks. Queues past the end of the list get theirs
+    /// from [`Worker::start_queue`].
     pub kicks: Vec<EventFd>,
 }
 
@@ -52,6 +64,8 @@ pub struct Worker {
 #[derive(Debug)]
 enum Call {
     Start(Box<Activation>),
+    StartQueue { index: u16, queue: Queue, kick: EventFd },
+    StopQueue { index: u16, stopped: SyncSender<Option<Queue>> },
     Reset(SyncSender<()>),
     Stop,
 }
@@ -83,6 +97,19 @@ impl Worker {
         wait.recv().map_err(|_| thread_is_gone())
     }
 
+    /// Puts a queue into service on a started device, in place of the one with the same index.
+    pub fn start_queue(&self, index: u16, queue: Queue, kick: EventFd) -> io::Result<()> {
+        self.call(Call::StartQueue { index, queue, kick })
+    }
+
+    /// Takes a queue out of service and returns it as the device left it; nothing when it was not in service. When this
+    /// returns, the queue is no longer touched.
+    pub fn stop_queue(&self, index: u16) -> io::Result<Option<Queue>> {
+        let (stopped, wait) = sync_channel(1);
+        self.call(Call::StopQueue { index, stopped })?;
+        wait.recv().map_err(|_| thread_is_gone())
+    }
+
     fn call(&self, call: Call) -> io::Result<()> {
         self.calls.send(call).map_err(|_| thread_is_gone())?;
         self.bell.write(1)
@@ -109,8 +136,14 @@ struct Service {
     device: Box<dyn VirtioDevice>,
     supervisor: Arc<dyn Supervisor>,
     poller: Poller,
-    active: Option<Activation>,
+    active: Option<Active>,
     warnings: RateLimit,
+}
+
+/// A started device's rings and the kicks that are polled for them.
+struct Active {
+    rings: LocalRings,
+    kicks: BTreeMap<u16, EventFd>,
 }
 
 /// Whether the thread goes on.
@@ -122,7 +155,7 @@ enum Next {
 
 impl Service {
     fn run(&mut self, ear: &EventFd, inbox: &Receiver<Call>) {
-        if let Err(error) = self.supervisor.confine() {
+        if let Err(error) = self.supervisor.confine(ThreadKind::Worker) {
             return self.report(&Fault::Host(error));
         }
         // After a panic nothing of the device is used again: it is dropped with the thread.
@@ -153,6 +186,13 @@ impl Service {
         for call in inbox.try_iter() {
             match call {
                 Call::Start(activation) => self.guarded(|service| service.start(*activation)),
+                Call::StartQueue { index, queue, kick } => {
+                    self.guarded(|service| service.start_queue(index, queue, kick));
+                }
+                Call::StopQueue { index, stopped } => {
+                    // The caller waits for this, unless it died meanwhile.
+                    let _ = stopped.send(self.stop_queue(index));
+                }
                 Call::Reset(done) => {
                     self.reset();
                     // The caller waits for this, unless it died meanwhile.
@@ -166,27 +206,45 @@ impl Service {
 
     fn start(&mut self, activation: Activation) -> Result<(), Fault> {
         self.reset();
-        let Activation { features, rings, kicks } = self.active.insert(activation);
-        for (queue, kick) in (0u16..).zip(kicks.iter()) {
-            self.poller.add_wake(kick.as_raw_fd(), Wake::Kick(queue))?;
-        }
+        let Activation { features, rings, kicks } = activation;
         let ram = rings.ram().clone();
-        self.device.start(*features, &ram, &mut self.poller)?;
-        // Requests may have been made available before the descriptors were polled.
-        for queue in 0..rings.count() {
-            serve_queue(&mut *self.device, rings, queue, &mut self.poller)?;
+        self.active = Some(Active { rings, kicks: BTreeMap::new() });
+        self.device.start(features, &ram, &mut self.poller)?;
+        (0u16..).zip(kicks).try_for_each(|(index, kick)| self.listen(index, kick))
+    }
+
+    fn start_queue(&mut self, index: u16, queue: Queue, kick: EventFd) -> Result<(), Fault> {
+        self.stop_queue(index);
+        // A device that stopped on a fault waits for its reset.
+        let Some(active) = &mut self.active else { return Ok(()) };
+        active.rings.put(index, queue);
+        self.listen(index, kick)
+    }
+
+    fn stop_queue(&mut self, index: u16) -> Option<Queue> {
+        let active = self.active.as_mut()?;
+        if let Some(kick) = active.kicks.remove(&index) {
+            // Every kick in the map was added.
+            let _ = self.poller.remove_wake(kick.as_raw_fd());
         }
-        Ok(())
+        active.rings.take(index)
+    }
+
+    /// Serves a queue from now on; requests may have been made available before its kicks were polled.
+    fn listen(&mut self, index: u16, kick: EventFd) -> Result<(), Fault> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        self.poller.add_wake(kick.as_raw_fd(), Wake::Kick(index))?;
+        active.kicks.insert(index, kick);
+        serve_queue(&mut *self.device, &mut active.rings, index, &mut self.poller)
     }
 
     fn wake(&mut self, wake: Wake) -> Result<(), Fault> {
-        let Some(Activation { rings, kicks, .. }) = &mut self.active else { return Ok(()) };
+        let Some(Active { rings, kicks }) = &mut self.active else { return Ok(()) };
         match wake {
             Wake::Kick(queue) => {
-                if let Some(kick) = kicks.get(usize::from(queue)) {
-                    // Non-blocking: fails only when the kick was already taken.
-                    let _ = kick.read();
-                }
+                let Some(kick) = kicks.get(&queue) else { return Ok(()) };
+                // Non-blocking: fails only when the kick was already taken.
+                let _ = kick.read();
                 serve_queue(&mut *self.device, rings, queue, &mut self.poller)
             }
             Wake::Token(token) if self.poller.is_watched(token) => {
@@ -214,8 +272,8 @@ impl Service {
     fn reset(&mut self) {
         self.device.reset(&mut self.poller);
         self.poller.forget_watched();
-        for kick in self.active.take().into_iter().flat_map(|active| active.kicks) {
-            // Fails only for a descriptor that was never added because the start failed.
+        for kick in self.active.take().into_iter().flat_map(|active| active.kicks.into_values()) {
+            // Every kick in the map was added.
             let _ = self.poller.remove_wake(kick.as_raw_fd());
         }
     }

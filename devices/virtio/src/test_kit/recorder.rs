@@ -1,6 +1,5 @@
 //! What a guest and a VM would have noticed.
 
-use std::io;
 use std::sync::Mutex;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -71,10 +70,6 @@ impl FaultRecorder {
 }
 
 impl Supervisor for FaultRecorder {
-    fn confine(&self) -> io::Result<()> {
-        Ok(())
-    }
-
     fn faulted(&self, fault: &Fault) {
         self.texts.lock().expect("no test panicked here").push(fault.to_string());
         self.bell.write(1).expect("an eventfd takes a count");

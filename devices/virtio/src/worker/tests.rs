@@ -134,7 +134,7 @@ fn panicking_device_is_reported_and_its_worker_ends() {
 struct Unconfinable(crate::test_kit::FaultRecorder);
 
 impl Supervisor for Unconfinable {
-    fn confine(&self) -> io::Result<()> {
+    fn confine(&self, _thread: ThreadKind) -> io::Result<()> {
         Err(io::ErrorKind::PermissionDenied.into())
     }
 
@@ -158,4 +158,32 @@ fn worker_reads_each_kick_once() {
         local.exchange(0, &mut queues[0], &[Buffer::writable(DATA, 1)]);
     }
     assert_eq!(local.faults(), [""; 0]);
+}
+
+#[test]
+fn stopped_queue_keeps_its_place_and_is_left_alone() {
+    let ram = ram();
+    let (device, _button) = Echo::new();
+    let faults = Arc::new(crate::test_kit::FaultRecorder::default());
+    let worker = Worker::spawn(Box::new(device), faults.clone()).unwrap();
+    let interrupts = Arc::new(crate::test_kit::InterruptRecorder::new(2));
+    let rings = LocalRings::new(ram.clone(), vec![Queue::default(), Queue::default()], interrupts.clone());
+    worker.start(Activation { features: 0, rings, kicks: Vec::new() }).unwrap();
+    let mut driver = DriverQueue::new(&ram, 0, 256);
+    let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+    driver.send(&[Buffer::writable(DATA, 1)]);
+    worker.start_queue(0, driver.device_side(false), kick.try_clone().unwrap()).unwrap();
+    assert!(crate::test_kit::ready_within(interrupts.used_fd(0), PATIENCE));
+
+    let queue = worker.stop_queue(0).unwrap().unwrap();
+    driver.send(&[Buffer::writable(DATA, 1)]);
+    kick.write(1).unwrap();
+
+    assert_eq!(virtio_queue::QueueT::next_avail(&queue), 1);
+    assert!(worker.stop_queue(0).unwrap().is_none());
+    assert_eq!(driver.device_used_index(), 1);
+    worker.start_queue(0, queue, kick).unwrap();
+    worker.stop_queue(0).unwrap();
+    assert_eq!(driver.device_used_index(), 2);
+    assert_eq!(faults.texts(), [""; 0]);
 }
