@@ -3,4 +3,3 @@
 
 pub mod net;
 pub mod rng;
-pub mod vsock;

@@ -1,7 +1,8 @@
 //! Boots a kernel with the kvm engine and prints its serial console: for trying things, and for counting.
 //!
-//! `boot KERNEL [INITRAMFS] [--cpus N] [--memory MIB] [--cmdline TEXT] [--until TEXT]`: with `--until`, the VM is
-//! ended when its console shows TEXT; without, when the guest powers off.
+//! `boot KERNEL [INITRAMFS] [--cpus N] [--memory MIB] [--cmdline TEXT] [--until TEXT] [--rngs N]`: with `--until`,
+//! the VM is ended when its console shows TEXT; without, when the guest powers off. N virtio entropy devices (1) are
+//! plugged in.
 
 use std::fs::File;
 use std::io::Write;
@@ -20,6 +21,7 @@ struct Arguments {
     memory: u64,
     cmdline: String,
     until: Option<String>,
+    rngs: u8,
 }
 
 fn main() -> ExitCode {
@@ -38,7 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn arguments() -> Result<Arguments, &'static str> {
-    let mut parsed = Arguments { files: Vec::new(), cpus: 1, memory: 512, cmdline: String::new(), until: None };
+    let mut parsed =
+        Arguments { files: Vec::new(), cpus: 1, memory: 512, cmdline: String::new(), until: None, rngs: 1 };
     let mut rest = std::env::args().skip(1);
     while let Some(word) = rest.next() {
         if !word.starts_with("--") {
@@ -50,6 +53,7 @@ fn arguments() -> Result<Arguments, &'static str> {
             "--cpus" => parsed.cpus = value.parse().map_err(|_| "--cpus takes a number")?,
             "--memory" => parsed.memory = value.parse().map_err(|_| "--memory takes a number of MiB")?,
             "--cmdline" => parsed.cmdline = value,
+            "--rngs" => parsed.rngs = value.parse().map_err(|_| "--rngs takes a number")?,
             "--until" => parsed.until = Some(value),
             _ => return Err("unknown option"),
         }
@@ -61,7 +65,11 @@ fn run(arguments: &Arguments, started: Instant) -> Result<Exit, String> {
     let kernel = arguments.files.first().ok_or("which kernel?")?;
     let config = config(arguments, kernel).map_err(|error| describe(&error))?;
     let timeline = Timeline::since(started);
-    let vm = Vm::builder(config).engine(Engine::Kvm).timeline(timeline.clone()).build();
+    let mut builder = Vm::builder(config).engine(Engine::Kvm).timeline(timeline.clone());
+    for _ in 0..arguments.rngs {
+        builder = builder.device(Box::new(devices::rng::Rng::new()) as Box<dyn virtio::VirtioDevice>);
+    }
+    let vm = builder.build();
     let running = vm.and_then(Vm::boot).map_err(|error| describe(&error))?;
     let handle = running.handle();
     let until = arguments.until.clone();

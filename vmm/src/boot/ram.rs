@@ -48,6 +48,11 @@ impl GuestRam {
         &self.memory
     }
 
+    /// The mapping as devices hold it; it stays for as long as one of them does.
+    pub(crate) fn share(&self) -> virtio::Ram {
+        virtio::Ram::new(self.memory.clone())
+    }
+
     /// Bytes of RAM.
     pub(crate) fn size(&self) -> u64 {
         self.size

@@ -5,7 +5,6 @@
 //! panics when a test's expectation does not hold.
 
 mod driver;
-mod echo;
 mod hostile;
 mod local;
 mod ram;
@@ -14,7 +13,6 @@ pub mod suite;
 mod transport;
 
 pub use driver::{Buffer, Descriptor, DriverQueue, Used};
-pub use echo::{Button, Echo};
 pub use hostile::{Hostile, hostile_chains};
 pub use local::Local;
 pub use ram::{DATA, HIGH_END, HIGH_START, HOLE, LOW_SEAM, ram};

@@ -5,6 +5,7 @@
 use super::serial::Com1;
 use super::system::System;
 use crate::boot::layout::{COM1_PORT, RESET_PORT, RESET_VALUE, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, SLEEP_TYPE_S5};
+use crate::transport::PciBus;
 use crate::{ConsoleLog, Error};
 
 /// The last port of the UART.
@@ -33,12 +34,13 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Board {
     com1: Com1,
+    pci: PciBus,
 }
 
 impl Board {
     /// Builds the board of `system`.
-    pub(super) fn new(system: &System, console: ConsoleLog) -> Result<Self, Error> {
-        Ok(Self { com1: Com1::new(system.vm(), console)? })
+    pub(super) fn new(system: &System, console: ConsoleLog, pci: PciBus) -> Result<Self, Error> {
+        Ok(Self { com1: Com1::new(system.vm(), console)?, pci })
     }
 
     /// Answers a port read; ports without a device read all ones.
@@ -61,12 +63,14 @@ impl Board {
     }
 
     /// Answers a read of memory that is not RAM; what nobody owns reads all ones.
-    pub(super) fn read_memory(&self, _address: u64, data: &mut [u8]) {
-        data.fill(0xff);
+    pub(super) fn read_memory(&self, address: u64, data: &mut [u8]) {
+        self.pci.read(address, data);
     }
 
     /// Takes a write to memory that is not RAM.
-    pub(super) fn write_memory(&self, _address: u64, _data: &[u8]) {}
+    pub(super) fn write_memory(&self, address: u64, data: &[u8]) {
+        self.pci.write(address, data);
+    }
 }
 
 fn offset(port: u16) -> u8 {

@@ -6,7 +6,9 @@
 mod board;
 mod counts;
 mod cpuid;
+mod devices;
 mod explain;
+mod interrupt;
 mod kick;
 mod registers;
 mod running;
@@ -30,7 +32,6 @@ use crate::{Device, Error};
 /// Loads the kernel, builds the board and starts the vCPUs.
 pub(crate) fn boot(machine: Machine) -> Result<Box<dyn Running>, Error> {
     let Machine { config, devices, timeline, console } = machine;
-    let _devices: Vec<_> = devices.into_iter().map(Device::into_virtio).collect();
     let system = System::create()?;
     let ram = GuestRam::new(config.memory.bytes())?;
     system.map(&ram)?;
@@ -40,9 +41,12 @@ pub(crate) fn boot(machine: Machine) -> Result<Box<dyn Running>, Error> {
     let initramfs = config.initramfs.as_ref().map(|initramfs| &initramfs.file);
     write_params(&ram, &BootInfo { kernel, initramfs, cmdline: &config.cmdline, rsdp })?;
     timeline.mark("kernel loaded");
-    let board = Arc::new(Board::new(&system, console)?);
+    let stop = Arc::new(Stop::default());
+    let devices = devices.into_iter().map(Device::into_virtio).collect();
+    let bus = devices::plug(devices, &ram.share(), system.vm(), &stop)?;
+    let board = Arc::new(Board::new(&system, console, bus)?);
     let cpus = vcpu::create(&system, &ram, config.cpus, &kernel.entry)?;
-    let shared = running::Shared { board, counters: Arc::new(Counters::default()), stop: Arc::new(Stop::default()) };
+    let shared = running::Shared { board, counters: Arc::new(Counters::default()), stop };
     timeline.mark("kernel entered");
     Ok(Box::new(KvmRunning::start(cpus, shared, system, ram)?))
 }

@@ -1,6 +1,7 @@
 //! /dev/kvm and one VM of it, before there are vCPUs.
 
 use std::io;
+use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -23,7 +24,7 @@ const NEEDED: [(Cap, &str); 5] = [
 #[derive(Debug)]
 pub(super) struct System {
     kvm: Kvm,
-    vm: VmFd,
+    vm: Arc<VmFd>,
 }
 
 impl System {
@@ -46,11 +47,11 @@ impl System {
         vm.set_identity_map_address(layout::IDENTITY_MAP).map_err(host("Placing KVM's identity map"))?;
         vm.set_tss_address(layout::TSS).map_err(host("Placing KVM's task state segment"))?;
         vm.create_irq_chip().map_err(host("Making the interrupt controllers"))?;
-        Ok(Self { kvm, vm })
+        Ok(Self { kvm, vm: Arc::new(vm) })
     }
 
     /// The VM's descriptor.
-    pub(super) fn vm(&self) -> &VmFd {
+    pub(super) fn vm(&self) -> &Arc<VmFd> {
         &self.vm
     }
 
