@@ -1,5 +1,6 @@
 //! Virtio devices, one folder or file each, on the contract of the `virtio` package.
 #![forbid(unsafe_code)]
 
+pub mod blk;
 pub mod net;
 pub mod rng;

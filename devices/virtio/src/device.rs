@@ -30,6 +30,15 @@ pub trait ConfigSpace: Send + Sync + Debug {
     fn write(&self, _offset: u64, _data: &[u8]) {}
 }
 
+/// Reads a configuration space that is the given bytes: what lies past them is zero.
+pub fn read_bytes(bytes: &[u8], offset: u64, data: &mut [u8]) {
+    let there = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+    data.fill(0);
+    for (to, from) in data.iter_mut().zip(there) {
+        *to = *from;
+    }
+}
+
 /// The configuration space of a device that has none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoConfig;

@@ -71,7 +71,11 @@ impl FaultRecorder {
 
 impl Supervisor for FaultRecorder {
     fn faulted(&self, fault: &Fault) {
-        self.texts.lock().expect("no test panicked here").push(fault.to_string());
+        self.texts.lock().expect("no test panicked here").push(format!("{fault}{}", cause(fault)));
         self.bell.write(1).expect("an eventfd takes a count");
     }
+}
+
+fn cause(fault: &Fault) -> String {
+    std::error::Error::source(fault).map(|source| format!(": {source}")).unwrap_or_default()
 }
