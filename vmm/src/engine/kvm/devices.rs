@@ -21,7 +21,7 @@ pub(super) fn plug(
     stop: &Arc<Stop>,
 ) -> Result<PciBus, Error> {
     let hypervisor = Arc::new(Kvm { vm: vm.clone(), routes: Arc::new(Routes::new(vm.clone())), stop: stop.clone() });
-    let mut bus = PciBus::default();
+    let mut bus = PciBus::new().map_err(|source| Error::Host { doing: "Making the PCI bus", source })?;
     let step = u64::from(VirtioFunction::BAR_SIZE);
     let bars = (PCI_WINDOW..PCI_WINDOW + PCI_WINDOW_SIZE).step_by(VirtioFunction::BAR_SIZE as usize);
     let count = devices.len();

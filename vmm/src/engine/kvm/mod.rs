@@ -23,7 +23,7 @@ use board::Board;
 use counts::Counters;
 use running::KvmRunning;
 use stop::Stop;
-use system::System;
+use system::{Access, CONFIG_SLOT, RAM_SLOT, System};
 
 use super::{Machine, Running};
 use crate::boot::{BootInfo, GuestRam, load_kernel, write_params, write_tables};
@@ -34,7 +34,7 @@ pub(crate) fn boot(machine: Machine) -> Result<Box<dyn Running>, Error> {
     let Machine { config, devices, timeline, console } = machine;
     let system = System::create()?;
     let ram = GuestRam::new(config.memory.bytes())?;
-    system.map(&ram)?;
+    system.map(ram.memory(), RAM_SLOT, Access::ReadWrite)?;
     timeline.mark("engine ready");
     let kernel = load_kernel(&ram, &config.kernel.file)?;
     let rsdp = write_tables(&ram, config.cpus)?;
@@ -44,6 +44,7 @@ pub(crate) fn boot(machine: Machine) -> Result<Box<dyn Running>, Error> {
     let stop = Arc::new(Stop::default());
     let devices = devices.into_iter().map(Device::into_virtio).collect();
     let bus = devices::plug(devices, &ram.share(), system.vm(), &stop)?;
+    system.map(&bus.mirror(), CONFIG_SLOT, Access::ReadOnly)?;
     let board = Arc::new(Board::new(&system, console, bus)?);
     let cpus = vcpu::create(&system, &ram, config.cpus, &kernel.entry)?;
     let shared = running::Shared { board, counters: Arc::new(Counters::default()), stop };

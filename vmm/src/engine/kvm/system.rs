@@ -3,21 +3,22 @@
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_sys_util::errno;
 
 use crate::Error;
-use crate::boot::{GuestRam, layout};
+use crate::boot::layout;
 
 /// What the board is built on; every host since Linux 4.9 has these.
-const NEEDED: [(Cap, &str); 5] = [
+const NEEDED: [(Cap, &str); 6] = [
     (Cap::Irqchip, "irqchip"),
     (Cap::Irqfd, "irqfd"),
     (Cap::Ioeventfd, "ioeventfd"),
     (Cap::ImmediateExit, "immediate_exit"),
     (Cap::UserMemory, "user memory"),
+    (Cap::ReadonlyMem, "read-only memory"),
 ];
 
 /// An open /dev/kvm and an empty VM with its in-kernel interrupt controllers.
@@ -70,26 +71,44 @@ impl System {
         self.kvm.get_max_vcpus()
     }
 
-    /// Gives all of `ram` to the VM. The mapping must outlive the VM: `KvmRunning` keeps it until the vCPUs are gone.
-    pub(super) fn map(&self, ram: &GuestRam) -> Result<(), Error> {
-        for (slot, region) in (0u32..).zip(ram.memory().iter()) {
+    /// Gives the guest `memory`: its slots are numbered from `first_slot` on.
+    ///
+    /// The mapping must outlive every vCPU: `KvmRunning` keeps RAM and board until their threads are joined.
+    pub(super) fn map(&self, memory: &GuestMemoryMmap, first_slot: u32, access: Access) -> Result<(), Error> {
+        let flags = match access {
+            Access::ReadWrite => 0,
+            Access::ReadOnly => KVM_MEM_READONLY,
+        };
+        for (slot, region) in (first_slot..).zip(memory.iter()) {
             let address = region
                 .get_host_address(MemoryRegionAddress(0))
                 .map_err(|error| Error::Host { doing: "Finding guest memory", source: io::Error::other(error) })?;
             let memory = kvm_userspace_memory_region {
                 slot,
-                flags: 0,
+                flags,
                 guest_phys_addr: region.start_addr().raw_value(),
                 memory_size: region.len(),
                 userspace_addr: address as u64,
             };
-            // SAFETY: the range is exactly one live mapping of `ram`, whose owner keeps it mapped for as long as a
-            // vCPU of this VM exists; only volatile accesses are made to it on our side.
+            // SAFETY: the range is exactly one live mapping, whose owner keeps it for as long as a vCPU of this VM
+            // exists; only volatile accesses are made to it on our side.
             unsafe { self.vm.set_user_memory_region(memory) }.map_err(host("Giving memory to the VM"))?;
         }
         Ok(())
     }
 }
+
+/// What a guest may do with memory; writes to what is read-only become exits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    ReadWrite,
+    ReadOnly,
+}
+
+/// Slots of RAM: two at most, below and above the PCI hole.
+pub(super) const RAM_SLOT: u32 = 0;
+/// Slot of the PCI configuration space.
+pub(super) const CONFIG_SLOT: u32 = 2;
 
 /// KVM_CREATE_VM is interruptible, and a signal during it is no reason to fail.
 fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {

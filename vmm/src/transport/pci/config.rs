@@ -1,7 +1,7 @@
 //! The 256 bytes of a function's configuration space: a type 0 header and a list of capabilities.
 
 /// Size of conventional configuration space; our functions have no extended one.
-const SIZE: usize = 256;
+pub(crate) const SIZE: usize = 256;
 /// Command register and its memory-space enable bit.
 pub(crate) const COMMAND: u16 = 0x04;
 pub(crate) const MEMORY_SPACE: u8 = 1 << 1;
@@ -73,7 +73,7 @@ impl Config {
     }
 
     /// Reads from any offset, any width; past the end there is nothing but zeroes.
-    pub(crate) fn read(&self, offset: u16, data: &mut [u8]) {
+    fn read(&self, offset: u16, data: &mut [u8]) {
         for (byte, at) in data.iter_mut().zip(usize::from(offset)..) {
             *byte = self.bytes.get(at).copied().unwrap_or_default();
         }
@@ -86,6 +86,16 @@ impl Config {
                 *byte = *byte & !mask | value & mask;
             }
         }
+    }
+
+    /// All of it.
+    pub(crate) fn bytes(&self) -> [u8; SIZE] {
+        self.bytes
+    }
+
+    /// Sets bytes whatever the guest may write.
+    pub(crate) fn set(&mut self, offset: u16, value: &[u8]) {
+        self.put(usize::from(offset), value);
     }
 
     /// One byte.

@@ -6,5 +6,5 @@ mod msix;
 
 pub(crate) use bus::PciBus;
 pub(super) use bus::PciFunction;
-pub(super) use config::{BAR0, COMMAND, Config, Identity, MEMORY_SPACE};
+pub(super) use config::{BAR0, COMMAND, Config, Identity, MEMORY_SPACE, SIZE as CONFIG_SIZE};
 pub(super) use msix::{CAPABILITY as MSIX_CAPABILITY, Msix, Place, capability as msix_capability};

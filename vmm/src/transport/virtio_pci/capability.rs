@@ -78,6 +78,8 @@ pub(super) struct Window {
 
 /// Offset of the data field in the capability.
 pub(super) const WINDOW_DATA: u16 = 16;
+/// Size of the capability.
+pub(super) const WINDOW_END: u16 = 20;
 
 impl Window {
     /// What the capability at `at` asks for; only BAR 0 exists, only natural widths are accesses.

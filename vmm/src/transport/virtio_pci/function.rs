@@ -13,13 +13,13 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::capability::{
     self, BAR_SIZE, COMMON, DEVICE, ISR, MAX_QUEUES, MSIX_PENDING, MSIX_TABLE, NOTIFY, NOTIFY_STRIDE, WINDOW_DATA,
-    Window,
+    WINDOW_END, Window,
 };
 use super::notifier::Notifier;
 use super::registers::{Action, Registers};
 use crate::transport::Hypervisor;
 use crate::transport::pci::{
-    BAR0, COMMAND, Config, Identity, MEMORY_SPACE, MSIX_CAPABILITY, PciFunction, Place, msix_capability,
+    BAR0, COMMAND, CONFIG_SIZE, Config, Identity, MEMORY_SPACE, MSIX_CAPABILITY, PciFunction, Place, msix_capability,
 };
 
 /// PCI vendor id of all virtio devices; modern device ids are this plus the virtio device id (virtio 1.2, 4.1.2.1).
@@ -165,6 +165,22 @@ impl VirtioFunction {
         }
     }
 
+    /// The configuration access capability: the driver wrote an address or data into it.
+    ///
+    /// The guest reads configuration space without us, so the data is fetched when it is asked for by a write, not
+    /// when it is read: a driver that polls a register this way has to write the address again each time.
+    fn use_window(&self, state: &mut State, offset: u16, data: &[u8]) {
+        let Some(window) = Window::read(&state.config, state.window_at) else { return };
+        if offset == state.window_at + WINDOW_DATA && data.len() == window.width {
+            self.access_bar_write(state, window.offset, data);
+        }
+        let mut value = [0; 4];
+        if let Some(value) = value.get_mut(..window.width) {
+            self.access_bar_read(state, window.offset, value);
+        }
+        state.config.set(state.window_at + WINDOW_DATA, &value);
+    }
+
     fn access_bar_read(&self, state: &State, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some(at) = COMMON.offset(offset) {
@@ -206,28 +222,19 @@ impl State {
         let address = u64::from(self.config.word(BAR0) & !(BAR_SIZE - 1));
         (enabled && address != NOWHERE).then_some(address)
     }
-
-    /// Whether an access to configuration space means the data field of the configuration access capability.
-    fn window(&self, offset: u16) -> Option<Window> {
-        (offset == self.window_at + WINDOW_DATA).then(|| Window::read(&self.config, self.window_at)).flatten()
-    }
 }
 
 impl PciFunction for VirtioFunction {
-    fn read_config(&self, offset: u16, data: &mut [u8]) {
-        let state = self.state();
-        match state.window(offset).filter(|window| window.width == data.len()) {
-            Some(window) => self.access_bar_read(&state, window.offset, data),
-            None => state.config.read(offset, data),
-        }
+    fn config(&self) -> [u8; CONFIG_SIZE] {
+        self.state().config.bytes()
     }
 
     fn write_config(&self, offset: u16, data: &[u8]) {
         let state = &mut *self.state();
         let msix_control = state.config.byte(state.msix_at + MSIX_CONTROL);
         state.config.write(offset, data);
-        if let Some(window) = state.window(offset).filter(|window| window.width == data.len()) {
-            self.access_bar_write(state, window.offset, data);
+        if (state.window_at..state.window_at + WINDOW_END).contains(&offset) {
+            self.use_window(state, offset, data);
         }
         let control = state.config.byte(state.msix_at + MSIX_CONTROL);
         if control != msix_control {

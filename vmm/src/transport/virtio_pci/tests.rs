@@ -74,9 +74,8 @@ impl Driver {
     }
 
     fn enable_msix(&self) {
-        let mut capability = [0];
-        self.function.read_config(0x34, &mut capability);
-        self.function.write_config(u16::from(capability[0]) + 2, &[0, 0x80]);
+        let capability = self.function.config()[0x34];
+        self.function.write_config(u16::from(capability) + 2, &[0, 0x80]);
         for vector in 0..2u8 {
             let entry = u64::from(MSIX_TABLE.start) + u64::from(vector) * 16;
             self.function.write_bar(entry, &0xfee0_0000u64.to_le_bytes());
@@ -196,19 +195,14 @@ fn registers_are_reachable_through_the_configuration_access_capability() {
     let at = window(&driver.function);
     driver.function.write_config(at + 8, &0x14u32.to_le_bytes());
     driver.function.write_config(at + 12, &1u32.to_le_bytes());
-    driver.function.write_config(at + 16, &[3]);
-    let mut status = [0];
-    driver.function.read_config(at + 16, &mut status);
-    assert_eq!((status[0], driver.status()), (3, 3));
+    driver.function.write_config(at + 16, &[3 | DRIVER_OK]);
+    let data = driver.function.config()[usize::from(at) + 16];
+    assert_eq!((data, driver.status()), (3, 3), "without FEATURES_OK there is no DRIVER_OK");
 }
 
 /// Walks the capability list to the configuration access capability.
 fn window(function: &VirtioFunction) -> u16 {
-    let byte = |at: u16| {
-        let mut byte = [0];
-        function.read_config(at, &mut byte);
-        byte[0]
-    };
+    let byte = |at: u16| function.config()[usize::from(at)];
     let mut at = u16::from(byte(0x34));
     while byte(at + 3) != 5 || byte(at) != 9 {
         at = u16::from(byte(at + 1));
@@ -236,8 +230,8 @@ proptest! {
             let mut data = value.to_le_bytes();
             let data = &mut data[..width];
             match (to_config, write) {
-                (true, true) => driver.function.write_config(offset % 0x100, data),
-                (true, false) => driver.function.read_config(offset, data),
+                (true, true) => driver.function.write_config(offset % 0x120, data),
+                (true, false) => drop(driver.function.config()),
                 (false, true) => driver.function.write_bar(u64::from(offset), data),
                 (false, false) => driver.function.read_bar(u64::from(offset), data),
             }
