@@ -5,6 +5,7 @@
 //! panics when a test's expectation does not hold.
 
 mod driver;
+mod echo;
 mod hostile;
 mod local;
 mod ram;
@@ -13,6 +14,7 @@ pub mod suite;
 mod transport;
 
 pub use driver::{Buffer, Descriptor, DriverQueue, Used};
+pub use echo::{Button, Echo};
 pub use hostile::{Hostile, hostile_chains};
 pub use local::Local;
 pub use ram::{DATA, HIGH_END, HIGH_START, HOLE, LOW_SEAM, ram};

@@ -1,80 +1,16 @@
 //! The worker's promises, kept with a device that answers everything, and with one that does not behave.
 
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use vmm_sys_util::epoll::EventSet;
-
 use super::*;
-use crate::test_kit::{Buffer, DATA, DriverQueue, Exchange, Local, PATIENCE, Subject, Transport, ram};
-use crate::{ConfigSpace, DeviceInfo, NoConfig, Rings, Watch};
+use crate::test_kit::{
+    Buffer, DATA, DriverQueue, Echo, Exchange, FaultRecorder, InterruptRecorder, Local, PATIENCE, Transport, ram,
+    ready_within,
+};
 
-/// Returns every request of its first queue; adds one byte to the requests of its second when its doorbell rings.
-#[derive(Debug)]
-struct Echo {
-    info: DeviceInfo,
-    doorbell: UnixStream,
-    panics: bool,
-}
-
-const DOORBELL: u16 = 7;
-
-impl Echo {
-    /// The device and its doorbell's button.
-    fn new() -> (Self, UnixStream) {
-        let info = DeviceInfo { kind: 42, label: "echo".into(), queue_sizes: vec![256, 64], features: 0b101 };
-        let (doorbell, button) = UnixStream::pair().unwrap();
-        (Self { info, doorbell, panics: false }, button)
-    }
-}
-
-impl VirtioDevice for Echo {
-    fn info(&self) -> &DeviceInfo {
-        &self.info
-    }
-
-    fn config(&self) -> Arc<dyn ConfigSpace> {
-        Arc::new(NoConfig)
-    }
-
-    fn start(&mut self, _features: u64, _ram: &crate::Ram, watch: &mut dyn Watch) -> Result<(), Fault> {
-        Ok(watch.add(self.doorbell.as_fd(), DOORBELL, EventSet::IN)?)
-    }
-
-    fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
-        assert!(!self.panics, "asked to");
-        while queue == 0
-            && let Some(request) = rings.pop(queue)?
-        {
-            rings.finish(queue, request.head(), 0)?;
-        }
-        Ok(())
-    }
-
-    fn on_event(&mut self, token: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
-        assert_eq!(token, DOORBELL);
-        self.doorbell.read_exact(&mut [0])?;
-        if let Some(request) = rings.pop(1)? {
-            request.writer().write_obj(b'!')?;
-            rings.finish(1, request.head(), 1)?;
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self, watch: &mut dyn Watch) {
-        // Not watched before the first start.
-        let _ = watch.remove(self.doorbell.as_fd(), DOORBELL);
-    }
-}
-
-fn echo() -> Subject {
-    let (device, button) = Echo::new();
-    Subject::new(device, &[0]).keeping(button)
-}
-
-crate::contract_suite!(echo);
+crate::contract_suite!(Echo::subject);
 
 fn served((device, button): (Echo, UnixStream)) -> (Local, Vec<DriverQueue>, UnixStream) {
     let ram = ram();
@@ -123,15 +59,15 @@ fn driver_that_wants_no_interrupts_gets_none() {
 
 #[test]
 fn panicking_device_is_reported_and_its_worker_ends() {
-    let (device, button) = Echo::new();
-    let (local, ..) = served((Echo { panics: true, ..device }, button));
+    let (local, mut queues, _button) = served(Echo::panicking());
+    queues[0].send(&[Buffer::writable(DATA, 1)]);
     local.kick(0);
     assert!(local.faulted(PATIENCE));
     assert_eq!(local.faults().len(), 1);
 }
 
 #[derive(Debug)]
-struct Unconfinable(crate::test_kit::FaultRecorder);
+struct Unconfinable(FaultRecorder);
 
 impl Supervisor for Unconfinable {
     fn confine(&self, _thread: ThreadKind) -> io::Result<()> {
@@ -145,9 +81,9 @@ impl Supervisor for Unconfinable {
 
 #[test]
 fn device_that_cannot_be_confined_is_never_served() {
-    let supervisor = Arc::new(Unconfinable(crate::test_kit::FaultRecorder::default()));
+    let supervisor = Arc::new(Unconfinable(FaultRecorder::default()));
     let worker = Worker::spawn(Box::new(Echo::new().0), supervisor.clone()).unwrap();
-    assert!(crate::test_kit::ready_within(supervisor.0.bell(), PATIENCE));
+    assert!(ready_within(supervisor.0.bell(), PATIENCE));
     assert!(worker.reset().is_err());
 }
 
@@ -164,16 +100,16 @@ fn worker_reads_each_kick_once() {
 fn stopped_queue_keeps_its_place_and_is_left_alone() {
     let ram = ram();
     let (device, _button) = Echo::new();
-    let faults = Arc::new(crate::test_kit::FaultRecorder::default());
+    let faults = Arc::new(FaultRecorder::default());
     let worker = Worker::spawn(Box::new(device), faults.clone()).unwrap();
-    let interrupts = Arc::new(crate::test_kit::InterruptRecorder::new(2));
+    let interrupts = Arc::new(InterruptRecorder::new(2));
     let rings = LocalRings::new(ram.clone(), vec![Queue::default(), Queue::default()], interrupts.clone());
     worker.start(Activation { features: 0, rings, kicks: Vec::new() }).unwrap();
     let mut driver = DriverQueue::new(&ram, 0, 256);
     let kick = EventFd::new(EFD_NONBLOCK).unwrap();
     driver.send(&[Buffer::writable(DATA, 1)]);
     worker.start_queue(0, driver.device_side(false), kick.try_clone().unwrap()).unwrap();
-    assert!(crate::test_kit::ready_within(interrupts.used_fd(0), PATIENCE));
+    assert!(ready_within(interrupts.used_fd(0), PATIENCE));
 
     let queue = worker.stop_queue(0).unwrap().unwrap();
     driver.send(&[Buffer::writable(DATA, 1)]);
