@@ -1,0 +1,123 @@
+//! The device around the server: takes requests from the queues, one after the other.
+
+use std::io;
+use std::sync::Arc;
+
+use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, VirtioDevice, Watch};
+use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
+
+use super::server::Server;
+use super::share::Share;
+
+/// The name under which the guest mounts the device.
+pub const TAG: &str = "vmm-shares";
+
+/// Bytes of `virtio_fs_config.tag`.
+const TAG_LEN: usize = 36;
+const REQUEST_QUEUES: u32 = 1;
+/// 256 pages of payload, as many as INIT grants, need a descriptor each.
+const QUEUE_SIZE: u16 = 1024;
+
+/// A virtio-fs device (virtio 1.2, section 5.11) that exports any number of shares.
+///
+/// Its root is a directory that cannot be written; the shares are its entries `0`, `1`, ... in the order given.
+#[derive(Debug)]
+pub struct Fs {
+    info: DeviceInfo,
+    server: Server,
+}
+
+impl Fs {
+    /// A device for these shares; fails when one of them is neither a directory nor a regular file.
+    pub fn new(shares: Vec<Share>) -> io::Result<Self> {
+        let info = DeviceInfo {
+            kind: VIRTIO_ID_FS,
+            label: "fs".to_owned(),
+            // The first queue is for urgent requests.
+            queue_sizes: vec![QUEUE_SIZE; 2],
+            features: 0,
+        };
+        Ok(Self { info, server: Server::new(shares)? })
+    }
+}
+
+impl VirtioDevice for Fs {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn config(&self) -> Arc<dyn ConfigSpace> {
+        Arc::new(Space)
+    }
+
+    fn start(&mut self, _features: u64, _ram: &Ram, _watch: &mut dyn Watch) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
+        while let Some(request) = rings.pop(queue)? {
+            let written = self.server.serve(&request);
+            rings.finish(queue, request.head(), written)?;
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, _token: u16, _rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn reset(&mut self, _watch: &mut dyn Watch) {
+        self.server.reset();
+    }
+}
+
+/// `struct virtio_fs_config` without the notification queue's field.
+#[derive(Debug)]
+struct Space;
+
+impl ConfigSpace for Space {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let tag = TAG.bytes().chain(std::iter::repeat(0)).take(TAG_LEN);
+        let bytes = tag.chain(REQUEST_QUEUES.to_le_bytes()).chain(std::iter::repeat(0));
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(TAG_LEN + size_of::<u32>());
+        data.iter_mut().zip(bytes.skip(start)).for_each(|(to, from)| *to = from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use virtio::test_kit::Subject;
+
+    use super::*;
+    use crate::fs::{Access, Ownership};
+
+    fn exporting_a_directory() -> Subject {
+        let directory = tempfile::tempdir().unwrap();
+        let share = Share::open(directory.path(), Access::ReadWrite).unwrap();
+        Subject::new(Fs::new(vec![share]).unwrap(), &[0, 1]).keeping(directory)
+    }
+
+    mod contract {
+        virtio::contract_suite!(super::exporting_a_directory);
+    }
+
+    #[test]
+    fn config_tells_tag_and_number_of_queues() {
+        let mut bytes = [0xff; 44];
+        Space.read(0, &mut bytes);
+        assert_eq!(bytes[..12], *b"vmm-shares\0\0");
+        assert_eq!(bytes[12..], [&[0; 24][..], &[1, 0, 0, 0], &[0; 4]].concat());
+        let mut queues = [0xff; 4];
+        Space.read(36, &mut queues);
+        assert_eq!(queues, [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn only_directories_and_regular_files_are_shared() {
+        let share = |root| vec![Share { root, access: Access::ReadOnly, ownership: Ownership::of_this_process() }];
+        assert!(Fs::new(share(memfd_create("file", MemfdFlags::CLOEXEC).unwrap())).is_ok());
+        let device = Share::open(std::path::Path::new("/dev/null"), Access::ReadOnly).unwrap();
+        assert!(Fs::new(vec![device]).is_err());
+    }
+}

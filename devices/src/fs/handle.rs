@@ -1,0 +1,116 @@
+//! Files and directories the guest has open.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use rustix::io::Errno;
+
+use super::stream::Stream;
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) node: u64,
+    pub(super) file: OwnedFd,
+    /// The same file opened once more for appending, made when it is first written so.
+    pub(super) append: OnceLock<OwnedFd>,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct OpenDirectory {
+    pub(super) node: u64,
+    stream: Mutex<Stream>,
+}
+
+impl OpenDirectory {
+    pub(super) fn new(node: u64, stream: Stream) -> Self {
+        Self { node, stream: Mutex::new(stream) }
+    }
+
+    pub(super) fn stream(&self) -> MutexGuard<'_, Stream> {
+        // A stream whose reader panicked is re-positioned by the next one.
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Handle {
+    File(Arc<OpenFile>),
+    Directory(Arc<OpenDirectory>),
+}
+
+/// All open files and directories; their numbers are never reused.
+#[derive(Debug)]
+pub(super) struct Handles {
+    table: RwLock<HashMap<u64, Handle>>,
+    next: AtomicU64,
+    limit: usize,
+}
+
+impl Handles {
+    /// Room for `limit` handles.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { table: RwLock::default(), next: AtomicU64::new(1), limit }
+    }
+
+    fn add(&self, handle: Handle) -> Result<u64, Errno> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if table.len() >= self.limit {
+            return Err(Errno::NFILE);
+        }
+        let fh = self.next.fetch_add(1, Ordering::Relaxed);
+        table.insert(fh, handle);
+        Ok(fh)
+    }
+
+    pub(super) fn add_file(&self, node: u64, file: OwnedFd) -> Result<u64, Errno> {
+        self.add(Handle::File(Arc::new(OpenFile { node, file, append: OnceLock::new() })))
+    }
+
+    pub(super) fn add_directory(&self, node: u64, stream: Stream) -> Result<u64, Errno> {
+        self.add(Handle::Directory(Arc::new(OpenDirectory::new(node, stream))))
+    }
+
+    /// The file open as `fh`, if it is one of `node`.
+    pub(super) fn file(&self, fh: u64, node: u64) -> Result<Arc<OpenFile>, Errno> {
+        match self.table.read().unwrap_or_else(PoisonError::into_inner).get(&fh) {
+            Some(Handle::File(open)) if open.node == node => Ok(open.clone()),
+            _ => Err(Errno::BADF),
+        }
+    }
+
+    /// The directory open as `fh`, if it is one of `node`.
+    pub(super) fn directory(&self, fh: u64, node: u64) -> Result<Arc<OpenDirectory>, Errno> {
+        match self.table.read().unwrap_or_else(PoisonError::into_inner).get(&fh) {
+            Some(Handle::Directory(open)) if open.node == node => Ok(open.clone()),
+            _ => Err(Errno::BADF),
+        }
+    }
+
+    /// Closes what is open as `fh`, if it is of `node`; work in flight on it ends undisturbed.
+    pub(super) fn remove(&self, fh: u64, node: u64) -> Result<(), Errno> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let owner = match table.get(&fh) {
+            Some(Handle::File(open)) => open.node,
+            Some(Handle::Directory(open)) => open.node,
+            None => return Err(Errno::BADF),
+        };
+        if owner != node {
+            return Err(Errno::BADF);
+        }
+        let closed = table.remove(&fh);
+        drop(table);
+        // Closing may block; the table is free by then.
+        drop(closed);
+        Ok(())
+    }
+
+    /// Closes everything.
+    pub(super) fn clear(&self) {
+        let closed = std::mem::take(&mut *self.table.write().unwrap_or_else(PoisonError::into_inner));
+        drop(closed);
+    }
+}

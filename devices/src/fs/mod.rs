@@ -1,0 +1,28 @@
+//! virtio-fs: shares directories and files of the host with the guest.
+//!
+//! One device exports any number of [`Share`]s through a FUSE server of our own. The guest's kernel is not trusted: it
+//! may send any message in any order. What holds against it:
+//!
+//! - Every name is one component, checked once ([`name`]); it is only ever looked up in a directory that is held open,
+//!   with symbolic links, magic links and `..` refused by the host's kernel. Links are resolved in the guest alone.
+//! - Only regular files and directories are ever opened, after their type was seen through an `O_PATH` descriptor. No
+//!   device node and no set-id bit appears on the host.
+//! - A node ID or handle that was not given out names nothing; they are never reused.
+//! - Read-only shares are read-only here, not in the guest.
+//! - Nodes, handles, descriptors and message sizes are bounded.
+//!
+//! Guest and host see each other's changes: writes go through to the host at once, and what the guest caches about names
+//! and attributes it checks again after [`server::VALID`]; a file changed meanwhile is read anew. A directory the *host's*
+//! user moves out of a share stays reachable for a guest that works in it, as it would for any process.
+
+mod device;
+mod handle;
+mod name;
+mod node;
+mod server;
+mod share;
+mod stream;
+mod wire;
+
+pub use device::{Fs, TAG};
+pub use share::{Access, Owner, Ownership, Share};

@@ -1,0 +1,171 @@
+//! The FUSE server: one request in, one answer out, from any thread.
+//!
+//! It knows nothing of queues; everything that changes is inside tables with locks of their own, held only for moments
+//! and never across a system call, so that several queues can be served at once. Operations are grouped by file:
+//! session ([`init`]), names to nodes ([`lookup`]), attributes ([`attr`]), the tree's shape ([`tree`]), open files
+//! ([`file`]) and directories ([`directory`]). [`reach`] is the only place where host files are opened.
+
+mod attr;
+mod call;
+mod directory;
+mod export;
+mod file;
+mod init;
+mod lookup;
+mod reach;
+mod tree;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::process::{Resource, geteuid, getrlimit};
+use virtio::Request;
+
+use self::call::Call;
+use self::export::{Export, kind, stat};
+use super::handle::Handles;
+use super::node::{Limits, Nodes};
+use super::share::Share;
+use super::wire::{self, opcode};
+
+/// How long the guest may believe names and attributes without asking again. The host's user edits the same files: what
+/// they do is seen within this time. The guest's own changes are seen at once.
+pub(super) const VALID: Duration = Duration::from_secs(1);
+
+/// Most bytes read or written by one request.
+const MAX_IO: u32 = 1 << 20;
+
+/// An answer without contents, or the error to tell the guest.
+type Answer = Result<(), Errno>;
+
+/// Shares, and what the guest knows of them.
+#[derive(Debug)]
+pub(super) struct Server {
+    exports: Vec<Export>,
+    nodes: Nodes,
+    handles: Handles,
+    /// `/proc/self/fd`, to open anew what an `O_PATH` descriptor names.
+    descriptors: OwnedFd,
+    /// This process is root: the host's kernel forbids it nothing.
+    is_root: bool,
+    /// Negotiated features; 0 until INIT.
+    session: AtomicU64,
+}
+
+impl Server {
+    /// A server for these shares.
+    pub(super) fn new(shares: Vec<Share>) -> io::Result<Self> {
+        let descriptors =
+            openat(CWD, c"/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let (limits, handles) = limits();
+        let nodes = Nodes::new(wire::ROOT + 1, limits);
+        let exports: Vec<Export> =
+            (0..).zip(shares).map(|(index, share)| Export::new(index, share)).collect::<Result<_, _>>()?;
+        for export in &exports {
+            let stat = stat(&export.root)?;
+            nodes.add_share(export.identity(&stat), kind(&stat), export.root.clone());
+        }
+        let session = AtomicU64::new(0);
+        Ok(Self { exports, nodes, handles: Handles::new(handles), descriptors, is_root: geteuid().is_root(), session })
+    }
+
+    /// Serves one request and returns how many bytes were written for the guest.
+    pub(super) fn serve(&self, request: &Request) -> u32 {
+        let mut head = request.writer();
+        let Some((mut call, whole)) = Call::read(request.reader()) else { return 0 };
+        if self.forget_or_interrupt(&mut call) {
+            return 0;
+        }
+        let Some(out) = head.split_at(size_of::<wire::OutHeader>()) else { return 0 };
+        call.out = Some(out);
+        let answer = if whole { self.answer(&mut call) } else { Err(Errno::INVAL) };
+        let (error, body) = match answer {
+            Ok(()) => (0, call.written()),
+            Err(error) => (-error.raw_os_error(), 0),
+        };
+        let len = u32::try_from(size_of::<wire::OutHeader>() + body).unwrap_or(u32::MAX);
+        let header = wire::OutHeader { len, error, unique: call.header.unique };
+        // The room was checked by `split_at`.
+        call::put(&mut head, &header).map_or(0, |()| len)
+    }
+
+    /// Back to the state before INIT.
+    pub(super) fn reset(&self) {
+        self.end_session();
+        self.handles.clear();
+        self.nodes.clear();
+    }
+
+    /// Requests that are not answered.
+    fn forget_or_interrupt(&self, call: &mut Call<'_>) -> bool {
+        match call.header.opcode {
+            opcode::FORGET => self.forget(call),
+            opcode::BATCH_FORGET => self.batch_forget(call),
+            // Nothing here waits long enough to be worth interrupting.
+            opcode::INTERRUPT => {}
+            _ => return false,
+        }
+        true
+    }
+
+    fn answer(&self, call: &mut Call<'_>) -> Answer {
+        if call.header.opcode == opcode::INIT {
+            return self.init(call);
+        }
+        if !self.is_in_session() {
+            return Err(Errno::IO);
+        }
+        match call.header.opcode {
+            opcode::LOOKUP => self.lookup(call),
+            opcode::GETATTR => self.getattr(call),
+            opcode::SETATTR => self.setattr(call),
+            opcode::STATX => self.statx(call),
+            opcode::STATFS => self.statfs(call),
+            opcode::READLINK => self.readlink(call),
+            opcode::SYMLINK => self.symlink(call),
+            opcode::MKNOD => self.mknod(call),
+            opcode::MKDIR => self.mkdir(call),
+            opcode::UNLINK => self.unlink(call),
+            opcode::RMDIR => self.rmdir(call),
+            opcode::RENAME => self.rename(call),
+            opcode::RENAME2 => self.rename2(call),
+            opcode::LINK => self.link(call),
+            opcode::CREATE => self.create(call),
+            opcode::TMPFILE => self.tmpfile(call),
+            opcode::OPEN => self.open(call),
+            opcode::READ => self.read(call),
+            opcode::WRITE => self.write(call),
+            opcode::FSYNC => self.fsync(call),
+            opcode::LSEEK => self.lseek(call),
+            opcode::FALLOCATE => self.fallocate(call),
+            opcode::COPY_FILE_RANGE => self.copy_file_range(call),
+            opcode::OPENDIR => self.opendir(call),
+            opcode::READDIR => self.readdir(call),
+            opcode::READDIRPLUS => self.readdirplus(call),
+            opcode::FSYNCDIR => self.fsyncdir(call),
+            opcode::RELEASE | opcode::RELEASEDIR => self.release(call),
+            opcode::SYNCFS => self.syncfs(call),
+            opcode::DESTROY => {
+                self.reset();
+                Ok(())
+            }
+            opcode::IOCTL => Err(Errno::NOTTY),
+            // Also on purpose: FLUSH (nothing is held back from the host), ACCESS (the guest's kernel judges by the
+            // attributes), extended attributes (none are stored in the user's files) and locks (they are the guest's
+            // own affair). The driver asks once and never again.
+            _ => Err(Errno::NOSYS),
+        }
+    }
+}
+
+/// How many descriptors the tables may hold, out of what the process may open.
+fn limits() -> (Limits, usize) {
+    /// What a process may usually open when it does not ask for more.
+    const USUAL: u64 = 1024;
+    let open = usize::try_from(getrlimit(Resource::Nofile).current.unwrap_or(USUAL)).unwrap_or(usize::MAX);
+    (Limits { cached: (open / 8).clamp(16, 1024), pinned: (open / 4).min(1 << 16) }, (open / 2).min(1 << 16))
+}
