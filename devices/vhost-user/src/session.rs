@@ -100,7 +100,8 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::CONFIG)
+        let always = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
+        Ok(if self.0.has_config() { always | VhostUserProtocolFeatures::CONFIG } else { always })
     }
 
     fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
