@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blk;
+pub mod console;
 pub mod fs;
 pub mod net;
 pub mod rng;
