@@ -6,7 +6,7 @@
 
 use virtio_queue::DescriptorChain;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{GuestMemory, Permissions};
+use vm_memory::{Address, GuestAddress, GuestMemory, Permissions};
 
 use crate::segment::Segment;
 use crate::{RamGuard, Reader, Writer};
@@ -54,6 +54,12 @@ impl Request {
         Reader::new(self.segments.get(..self.readable).unwrap_or_default())
     }
 
+    /// Where the device-writable bytes lie, in guest-physical addresses: for devices whose requests name memory instead
+    /// of carrying data.
+    pub fn writable_ranges(&self) -> impl Iterator<Item = (GuestAddress, u64)> + '_ {
+        self.segments.iter().skip(self.readable).map(Segment::guest_range)
+    }
+
     /// The device-writable bytes.
     pub fn writer(&self) -> Writer<'_> {
         Writer::new(self.segments.get(self.readable..).unwrap_or_default())
@@ -80,8 +86,11 @@ fn resolve(chain: DescriptorChain<RamGuard>, ram: &RamGuard) -> Result<(Vec<Segm
         }
         let length = usize::try_from(descriptor.len()).map_err(|_| "descriptor is too long")?;
         let slices = GuestMemory::get_slices(&**ram, descriptor.addr(), length, access).map_err(|_| OUTSIDE)?;
+        let mut guest = descriptor.addr();
         for slice in slices {
-            segments.push(Segment::new(&slice.map_err(|_| OUTSIDE)?));
+            let segment = Segment::new(&slice.map_err(|_| OUTSIDE)?, guest);
+            guest = guest.unchecked_add(segment.guest_range().1);
+            segments.push(segment);
         }
         if !writable_seen {
             readable = segments.len();

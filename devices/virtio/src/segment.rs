@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use vm_memory::VolatileSlice;
+use vm_memory::{GuestAddress, VolatileSlice};
 
 /// Pieces passed to one system call at most (`UIO_MAXIOV` in Linux).
 const MAX_PIECES: usize = 1024;
@@ -16,6 +16,7 @@ const MAX_PIECES: usize = 1024;
 pub(crate) struct Segment {
     start: *mut u8,
     len: usize,
+    guest: GuestAddress,
 }
 
 // SAFETY: a segment points into a shared mapping that its `Request` keeps alive, and that mapping is usable from every
@@ -25,8 +26,14 @@ unsafe impl Send for Segment {}
 unsafe impl Sync for Segment {}
 
 impl Segment {
-    pub(crate) fn new(slice: &VolatileSlice<'_>) -> Self {
-        Self { start: slice.ptr_guard_mut().as_ptr(), len: slice.len() }
+    /// A piece of guest RAM that the guest knows by the address `guest`.
+    pub(crate) fn new(slice: &VolatileSlice<'_>, guest: GuestAddress) -> Self {
+        Self { start: slice.ptr_guard_mut().as_ptr(), len: slice.len(), guest }
+    }
+
+    /// The piece in the guest's own addresses.
+    pub(crate) fn guest_range(&self) -> (GuestAddress, u64) {
+        (self.guest, self.len as u64)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -43,7 +50,7 @@ impl Segment {
     fn part(&self, skip: usize, limit: usize) -> Self {
         let skip = skip.min(self.len);
         let len = limit.min(self.len - skip);
-        Self { start: self.start.wrapping_add(skip), len }
+        Self { start: self.start.wrapping_add(skip), len, guest: GuestAddress(self.guest.0 + skip as u64) }
     }
 }
 

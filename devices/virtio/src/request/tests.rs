@@ -73,6 +73,19 @@ fn buffer_across_two_mappings_is_one_buffer() {
 }
 
 #[test]
+fn writable_ranges_are_the_guests_own_addresses() {
+    let mut bench = Bench::new();
+    bench.driver.send(&[
+        Buffer::readable(DATA, 4),
+        Buffer::writable(LOW_SEAM - 4096, 8192),
+        Buffer::writable(DATA, 16),
+    ]);
+    let request = bench.pop().unwrap();
+    let ranges: Vec<_> = request.writable_ranges().map(|(start, len)| (start.0, len)).collect();
+    assert_eq!(ranges, [(LOW_SEAM - 4096, 4096), (LOW_SEAM, 4096), (DATA, 16)]);
+}
+
+#[test]
 fn descriptors_changed_after_the_pop_change_nothing() {
     let mut bench = Bench::new();
     bench.driver.write(DATA, b"first");

@@ -21,6 +21,11 @@ pub struct Local {
 }
 
 impl Local {
+    /// Writes configuration space.
+    pub fn write_config(&self, offset: u64, data: &[u8]) {
+        self.config.write(offset, data);
+    }
+
     /// Interrupts the device raised.
     pub fn interrupts(&self) -> &InterruptRecorder {
         &self.interrupts
