@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::embedding::{canonical, meanings};
-use crate::{BadName, Cidr, Class, Name, NamePattern};
+use crate::{BadName, Cidr, Class, Name, NamePattern, Protocol};
 
 /// What a rule says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Action {
 pub enum Pattern {
     /// Addresses.
     Addresses(Cidr),
-    /// Names, and the addresses that the gateway's resolver gave for them.
+    /// Names, and over TCP the addresses that the gateway's resolver gave for them.
     Names(NamePattern),
 }
 
@@ -32,6 +32,19 @@ pub struct Rule {
     pattern: Pattern,
     port: Option<u16>,
     text: String,
+}
+
+/// What a rule is asked to decide about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) address: IpAddr,
+    /// The class of `address`.
+    pub(crate) class: Class,
+    /// The names that vouch for it.
+    pub(crate) names: &'a [Name],
+    pub(crate) protocol: Protocol,
+    /// None: some port, whichever.
+    pub(crate) port: Option<u16>,
 }
 
 /// A rule text that cannot be understood.
@@ -47,6 +60,13 @@ pub struct RuleError {
 impl RuleError {
     fn new(field: &'static str, value: &str, problem: impl Into<String>, example: &'static str) -> Self {
         Self { field, value: value.to_owned(), problem: problem.into(), example }
+    }
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn new(address: IpAddr, names: &'a [Name], protocol: Protocol, port: Option<u16>) -> Self {
+        let address = canonical(address);
+        Self { address, class: Class::of(address), names, protocol, port }
     }
 }
 
@@ -81,9 +101,9 @@ impl Rule {
         &self.text
     }
 
-    /// Whether the rule decides about a flow to `address` (of `class`, resolved from `names`) and `port`; without a
-    /// port: whether it decides about the address at some port.
-    pub(crate) fn matches(&self, address: IpAddr, class: Class, names: &[Name], port: Option<u16>) -> bool {
+    /// Whether the rule decides about a flow.
+    pub(crate) fn matches(&self, asked: &Asked<'_>) -> bool {
+        let Asked { address, class, names, protocol, port } = *asked;
         if let (Some(wanted), Some(port)) = (self.port, port)
             && wanted != port
         {
@@ -94,10 +114,11 @@ impl Rule {
                 Action::Allow => cidr.contains(address) && opens(cidr, class),
                 Action::Deny => meanings(address).any(|meaning| cidr.contains(meaning)),
             },
-            // An answer may point anywhere, so a name alone opens nothing but the public internet.
+            // An answer may point anywhere, so a name alone opens nothing but the public internet; and since QUIC hides
+            // which name it is for, it opens no datagrams.
             Pattern::Names(pattern) => {
-                (self.action == Action::Deny || class == Class::Public)
-                    && names.iter().any(|name| pattern.matches(name))
+                let opens = class == Class::Public && protocol == Protocol::Tcp;
+                (self.action == Action::Deny || opens) && names.iter().any(|name| pattern.matches(name))
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::embedding::canonical;
-use crate::{Action, Class, Direction, Flow, HostAddresses, Name, Preset, Rule, Target};
+use crate::rule::Asked;
+use crate::{Action, Class, Direction, Flow, HostAddresses, Name, Preset, Protocol, Rule, Target};
 
 /// Names of metadata services; their addresses are denied too.
 const METADATA_NAMES: [&str; 7] = [
@@ -91,7 +91,7 @@ impl Policy {
             (Direction::Ingress, _) => Verdict::allow("published port"),
             (Direction::Egress, Target::Host) => self.evaluate_host(flow.port),
             (Direction::Egress, Target::Address { address, names }) => {
-                self.evaluate_address(address, names, Some(flow.port), own)
+                self.evaluate_address(&Asked::new(address, names, flow.protocol, Some(flow.port)), own)
             }
         }
     }
@@ -115,7 +115,7 @@ impl Policy {
 
     /// Whether the guest may be told that `name` has `address`: only if it could go there, at some port.
     pub fn evaluate_answer(&self, name: &Name, address: IpAddr, own: &HostAddresses) -> Verdict<'_> {
-        self.evaluate_address(address, std::slice::from_ref(name), None, own)
+        self.evaluate_address(&Asked::new(address, std::slice::from_ref(name), Protocol::Tcp, None), own)
     }
 
     /// What is open, one line each, for a banner.
@@ -156,21 +156,18 @@ impl Policy {
         if open { Verdict::allow("allow-host") } else { Verdict::deny("host ports are closed") }
     }
 
-    fn evaluate_address(&self, address: IpAddr, names: &[Name], port: Option<u16>, own: &HostAddresses) -> Verdict<'_> {
-        if own.contains(address) {
+    fn evaluate_address(&self, asked: &Asked<'_>, own: &HostAddresses) -> Verdict<'_> {
+        if own.contains(asked.address) {
             return Verdict::deny("host's own addresses are denied");
         }
-        let address = canonical(address);
-        let class = Class::of(address);
         let decides = |rule: &&Rule| {
             // With no port asked, a deny for one port leaves the others.
-            rule.matches(address, class, names, port)
-                && (port.is_some() || rule.action() == Action::Allow || !rule.is_partial())
+            rule.matches(asked) && (asked.port.is_some() || rule.action() == Action::Allow || !rule.is_partial())
         };
         if let Some(rule) = self.rules.iter().find(decides) {
             return Verdict { allow: rule.action() == Action::Allow, rule: rule.text() };
         }
-        match (class, self.preset) {
+        match (asked.class, self.preset) {
             (Class::Private, _) if self.lan => Verdict::allow("allow-lan"),
             (Class::Public, Preset::Public) => Verdict::allow("preset public"),
             (

@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Cidr, Protocol};
+use crate::Cidr;
 
 const SPECIAL: [&str; 24] = [
     "169.254.169.254",
@@ -128,6 +128,9 @@ fn a_name_opens_only_what_the_resolver_vouches_for() {
     assert!(!verdict(&policy, "93.184.216.34", &["pkg.example"], 80).allow);
     assert!(!verdict(&policy, "10.0.0.5", &["api.example.com"], 443).allow);
     assert!(!verdict(&policy, "127.0.0.1", &["api.example.com"], 443).allow);
+    let quic = ["api.example.com".parse().unwrap()];
+    let quic = Flow::egress(Protocol::Udp, "93.184.216.34".parse().unwrap(), &quic, 443);
+    assert!(!policy.evaluate(&quic, &HostAddresses::default()).allow);
 }
 
 #[test]

@@ -1,0 +1,141 @@
+//! What a gateway is started with.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use policy::Policy;
+
+use crate::{AuditSink, Dialer, Discard, HostDialer};
+
+/// Who is who on the link between guest and gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// MAC address of the guest's card.
+    pub guest_mac: [u8; 6],
+    /// MAC address of the gateway.
+    pub gateway_mac: [u8; 6],
+    /// The guest's IPv4 address.
+    pub guest_v4: Ipv4Addr,
+    /// The gateway's IPv4 address, also that of its resolver.
+    pub gateway_v4: Ipv4Addr,
+    /// Prefix length of the IPv4 network.
+    pub prefix_v4: u8,
+    /// The guest's IPv6 address.
+    pub guest_v6: Ipv6Addr,
+    /// The gateway's IPv6 address, also that of its resolver.
+    pub gateway_v6: Ipv6Addr,
+    /// Prefix length of the IPv6 network.
+    pub prefix_v6: u8,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self {
+            guest_mac: [0x02, 0x76, 0x6d, 0x6d, 0x00, 0x02],
+            gateway_mac: [0x02, 0x76, 0x6d, 0x6d, 0x00, 0x01],
+            guest_v4: Ipv4Addr::new(100, 96, 0, 2),
+            gateway_v4: Ipv4Addr::new(100, 96, 0, 1),
+            prefix_v4: 30,
+            guest_v6: Ipv6Addr::new(0xfd76, 0x6d6d, 0, 0, 0, 0, 0, 2),
+            gateway_v6: Ipv6Addr::new(0xfd76, 0x6d6d, 0, 0, 0, 0, 0, 1),
+            prefix_v6: 64,
+        }
+    }
+}
+
+impl Addresses {
+    pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
+        address == IpAddr::V4(self.guest_v4) || address == IpAddr::V6(self.guest_v6)
+    }
+
+    pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
+        address == IpAddr::V4(self.gateway_v4) || address == IpAddr::V6(self.gateway_v6)
+    }
+
+    pub(crate) fn gateway_for(&self, address: IpAddr) -> IpAddr {
+        if address.is_ipv4() { self.gateway_v4.into() } else { self.gateway_v6.into() }
+    }
+}
+
+/// Where the resolvers to ask are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolvers {
+    /// In a file like resolv.conf(5), read again whenever it changes (a VPN comes or goes).
+    File(PathBuf),
+    /// Here.
+    Fixed(Vec<SocketAddr>),
+}
+
+/// What one VM may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// TCP connections, open and opening.
+    pub tcp_flows: usize,
+    /// TCP connections waiting for the remote end.
+    pub tcp_connecting: usize,
+    /// UDP mappings.
+    pub udp_mappings: usize,
+    /// How long a UDP mapping lives without a datagram.
+    pub udp_idle: Duration,
+    /// DNS questions in flight.
+    pub dns_in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tcp_flows: 8192,
+            tcp_connecting: 1024,
+            udp_mappings: 1024,
+            udp_idle: Duration::from_secs(60),
+            dns_in_flight: 256,
+        }
+    }
+}
+
+/// A port of the guest that is reachable from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish {
+    /// Where the host listens; port 0 picks a free one.
+    pub bind: SocketAddr,
+    /// TCP port of the guest.
+    pub guest_port: u16,
+}
+
+/// Everything a gateway needs to know.
+#[derive(Debug)]
+pub struct NetConfig {
+    /// Addresses on the link.
+    pub addresses: Addresses,
+    /// Longest IP packet on the link.
+    pub mtu: u16,
+    /// What may pass.
+    pub policy: Policy,
+    /// Whom to ask for names.
+    pub resolvers: Resolvers,
+    /// Ports to publish.
+    pub publish: Vec<Publish>,
+    /// Where verdicts are told. It is called on the gateway's thread and must not block.
+    pub audit: Box<dyn AuditSink>,
+    /// How connections to the world are opened.
+    pub dialer: Box<dyn Dialer>,
+    /// What the VM may use up.
+    pub limits: Limits,
+}
+
+impl NetConfig {
+    /// Standard addresses, the host's resolvers and sockets, nothing published, no audit.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            addresses: Addresses::default(),
+            mtu: 65_520,
+            policy,
+            resolvers: Resolvers::File("/etc/resolv.conf".into()),
+            publish: Vec::new(),
+            audit: Box::new(Discard),
+            dialer: Box::new(HostDialer),
+            limits: Limits::default(),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What all parts of the gateway share.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use policy::{Class, Flow, HostAddresses, Name, Policy, Protocol};
+
+use crate::audit::{Audit, Event};
+use crate::config::{Addresses, Limits};
+use crate::dialer::Dialer;
+use crate::dns::Pins;
+use crate::poller::Poller;
+use crate::timers::Timers;
+use crate::uplink::Uplink;
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// When the current round of the loop began.
+    pub(crate) now: Instant,
+    /// Zero of smoltcp's clock.
+    pub(crate) epoch: Instant,
+    pub(crate) addresses: Addresses,
+    pub(crate) mtu: u16,
+    pub(crate) limits: Limits,
+    pub(crate) poller: Poller,
+    pub(crate) timers: Timers,
+    pub(crate) uplink: Uplink,
+    pub(crate) audit: Audit,
+    pub(crate) dialer: Box<dyn Dialer>,
+    pub(crate) policy: Policy,
+    /// Where the host itself answers.
+    pub(crate) own: HostAddresses,
+    pub(crate) pins: Pins,
+}
+
+/// What becomes of a flow that the guest wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The gateway's resolver answers, whatever server the guest had in mind.
+    Resolver,
+    /// Open it to the first of these addresses that answers.
+    Dial(SocketAddr, Option<SocketAddr>),
+    /// Tell the guest no.
+    Deny,
+    /// No packet with this destination belongs on the link: say nothing.
+    Ignore,
+}
+
+/// Port of DNS over UDP and TCP.
+const DNS: u16 = 53;
+
+impl Context {
+    /// Judges a flow and tells the audit about it.
+    pub(crate) fn decide(&mut self, protocol: Protocol, remote: SocketAddr) -> Decision {
+        let address = remote.ip();
+        let is_gateway = self.addresses.is_gateway(address);
+        if !is_gateway && is_martian(address) {
+            return Decision::Ignore;
+        }
+        if remote.port() == DNS {
+            return Decision::Resolver;
+        }
+        let names = self.pins.names(address, self.now);
+        let flow = match is_gateway {
+            true => Flow::to_host(protocol, remote.port()),
+            false => Flow::egress(protocol, address, &names, remote.port()),
+        };
+        let verdict = self.policy.evaluate(&flow, &self.own);
+        let event = Event::Verdict { protocol, remote, names: &names, allow: verdict.allow, rule: verdict.rule };
+        self.audit.record(self.now, &event);
+        match (verdict.allow, is_gateway) {
+            (false, _) => Decision::Deny,
+            (true, true) => dial_host(remote),
+            (true, false) => Decision::Dial(SocketAddr::new(address.to_canonical(), remote.port()), None),
+        }
+    }
+
+    /// Whether a flow that exists would be allowed under the policy of now.
+    pub(crate) fn still_allowed(&self, protocol: Protocol, remote: SocketAddr) -> bool {
+        let names: Vec<Name> = self.pins.names(remote.ip(), self.now);
+        let flow = match self.addresses.is_gateway(remote.ip()) {
+            true => Flow::to_host(protocol, remote.port()),
+            false => Flow::egress(protocol, remote.ip(), &names, remote.port()),
+        };
+        self.policy.evaluate(&flow, &self.own).allow
+    }
+
+    /// Tells the audit that a limit was reached.
+    pub(crate) fn limit(&mut self, what: &'static str) {
+        self.audit.record(self.now, &Event::Limit { what });
+    }
+}
+
+/// The gateway's address stands for the host's loopback, of which services may listen on only one family.
+fn dial_host(remote: SocketAddr) -> Decision {
+    let v4 = SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), remote.port());
+    let v6 = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), remote.port());
+    if remote.is_ipv4() { Decision::Dial(v4, Some(v6)) } else { Decision::Dial(v6, Some(v4)) }
+}
+
+fn is_martian(address: IpAddr) -> bool {
+    matches!(Class::of(address), Class::Loopback | Class::Unspecified | Class::Multicast | Class::Broadcast)
+}

@@ -1,0 +1,52 @@
+//! How the gateway opens connections to the world.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
+
+/// Opens upstream sockets. Only destinations that the policy allowed get here, with the addresses that were judged.
+pub trait Dialer: Send + fmt::Debug {
+    /// Starts a connection and returns at once; the socket becomes writable when it is made or has failed.
+    fn tcp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd>;
+    /// A non-blocking UDP socket connected to `remote`.
+    fn udp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd>;
+}
+
+/// Ordinary sockets of this host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostDialer;
+
+impl Dialer for HostDialer {
+    fn tcp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd> {
+        let socket = open(remote, SocketType::STREAM)?;
+        // The guest has an idea of its own of when to send.
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        // The guest's own probes end at the gateway, so the host has to find dead peers.
+        sockopt::set_socket_keepalive(&socket, true)?;
+        match connect(&socket, &remote) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn udp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd> {
+        let socket = open(remote, SocketType::DGRAM)?;
+        // Datagrams that were fine on the guest's link may be too long for the next one: fragment, do not fail.
+        match remote {
+            SocketAddr::V4(_) => sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT)?,
+            SocketAddr::V6(_) => sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DONT)?,
+        }
+        connect(&socket, &remote)?;
+        Ok(socket)
+    }
+}
+
+fn open(remote: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let protocol = if kind == SocketType::STREAM { ipproto::TCP } else { ipproto::UDP };
+    Ok(socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, Some(protocol))?)
+}

@@ -1,0 +1,83 @@
+//! Which names an address was given for.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use policy::Name;
+
+/// Addresses remembered at once, and names of one address.
+const MAX_ADDRESSES: usize = 8192;
+const MAX_NAMES: usize = 16;
+/// Shortest and longest lifetime of a pin: answers with a lifetime of zero are still used once, none lives for weeks.
+const SHORTEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Programs go on using an answer for a moment after it has expired.
+const GRACE: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+struct Pin {
+    name: Name,
+    until: Instant,
+}
+
+/// The answers that still hold. Only answers of the resolver get in here.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    by_address: HashMap<IpAddr, Vec<Pin>>,
+}
+
+impl Pins {
+    /// Remembers that `name` has `address` for `lifetime`.
+    pub(crate) fn insert(&mut self, name: &Name, address: IpAddr, lifetime: Duration, now: Instant) {
+        let until = now + lifetime.clamp(SHORTEST, LONGEST) + GRACE;
+        if self.by_address.len() >= MAX_ADDRESSES && !self.by_address.contains_key(&address) {
+            self.by_address.retain(|_, pins| pins.iter().any(|pin| pin.until > now));
+            if self.by_address.len() >= MAX_ADDRESSES {
+                tracing::debug!("Too many addresses to remember their names");
+                return;
+            }
+        }
+        let pins = self.by_address.entry(address.to_canonical()).or_default();
+        pins.retain(|pin| pin.until > now);
+        if let Some(pin) = pins.iter_mut().find(|pin| pin.name == *name) {
+            pin.until = pin.until.max(until);
+        } else if pins.len() < MAX_NAMES {
+            pins.push(Pin { name: name.clone(), until });
+        }
+    }
+
+    /// The names that vouch for `address` now.
+    pub(crate) fn names(&self, address: IpAddr, now: Instant) -> Vec<Name> {
+        let pins = self.by_address.get(&address.to_canonical()).map(Vec::as_slice).unwrap_or_default();
+        pins.iter().filter(|pin| pin.until > now).map(|pin| pin.name.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_lives_as_long_as_its_answer_and_the_grace() {
+        let start = Instant::now();
+        let (name, address): (Name, IpAddr) = ("a.test".parse().unwrap(), "93.184.216.34".parse().unwrap());
+        let mut pins = Pins::default();
+        pins.insert(&name, address, Duration::from_secs(300), start);
+
+        assert_eq!(pins.names(address, start + Duration::from_secs(329)), std::slice::from_ref(&name));
+        assert_eq!(pins.names(address, start + Duration::from_secs(331)), []);
+        assert_eq!(pins.names("93.184.216.35".parse().unwrap(), start), []);
+    }
+
+    #[test]
+    fn names_of_one_address_are_bounded() {
+        let now = Instant::now();
+        let address: IpAddr = "93.184.216.34".parse().unwrap();
+        let mut pins = Pins::default();
+        for index in 0..100 {
+            pins.insert(&format!("n{index}.test").parse().unwrap(), address, SHORTEST, now);
+        }
+        assert_eq!(pins.names(address, now).len(), MAX_NAMES);
+    }
+}

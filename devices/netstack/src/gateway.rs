@@ -1,0 +1,362 @@
+//! The one thread: frames, sockets and timers come in here and go to whom they belong.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use virtio::RateLimit;
+use virtio::frame::{MAX_FRAME, StackEnd};
+
+use crate::audit::Audit;
+use crate::config::{NetConfig, Publish};
+use crate::context::Context;
+use crate::dns::{Origin, Pins, Resolver};
+use crate::handle::{Command, Report};
+use crate::host::HostWatch;
+use crate::poller::{Owner, Poller, Ready, Token};
+use crate::slab::{Key, Slab};
+use crate::tcp::TcpTable;
+use crate::timers::Timers;
+use crate::udp::{UdpTable, send_datagram};
+use crate::uplink::Uplink;
+use crate::wire::{
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, ICMPV6, Packet, TCP, UDP, answer_arp, answer_echo,
+    answer_solicitation, parse_ethernet, parse_ip,
+};
+
+/// Frames taken from the guest before sockets and timers get their turn.
+const MAX_FRAMES: usize = 128;
+/// Connections accepted from one published port before others get their turn.
+const MAX_ACCEPTS: usize = 32;
+
+struct Listener {
+    socket: TcpListener,
+    guest_port: u16,
+}
+
+/// Everything the thread owns.
+pub(crate) struct Gateway {
+    context: Context,
+    tcp: TcpTable,
+    udp: UdpTable,
+    resolver: Resolver,
+    host: HostWatch,
+    listeners: Slab<Listener>,
+    commands: Receiver<Command>,
+    control: OwnedFd,
+    frame: Box<[u8]>,
+    /// The link may hold frames that were not read yet.
+    link_readable: bool,
+    complaint: RateLimit,
+}
+
+impl Gateway {
+    /// Opens all it needs and starts nothing. The descriptor wakes the thread up for commands.
+    pub(crate) fn new(link: StackEnd, config: NetConfig, commands: Receiver<Command>) -> io::Result<(Self, OwnedFd)> {
+        let now = Instant::now();
+        let NetConfig { addresses, mtu, policy, resolvers, publish, audit, dialer, limits } = config;
+        let control = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let host = HostWatch::new()?;
+        let poller = Poller::new()?;
+        let uplink = Uplink::new(link, &addresses);
+        poller.add(&uplink, Owner::Link)?;
+        poller.add(&control, Owner::Control)?;
+        poller.add(&host, Owner::HostAddresses)?;
+        let mut listeners = Slab::new();
+        for port in publish {
+            let socket = listen(port)?;
+            let key = listeners.insert(Listener { socket, guest_port: port.guest_port });
+            if let Some(listener) = listeners.get_mut(key) {
+                poller.add(&listener.socket, Owner::Listener(key))?;
+            }
+        }
+        let context = Context {
+            now,
+            epoch: now,
+            addresses,
+            mtu,
+            limits,
+            poller,
+            timers: Timers::default(),
+            uplink,
+            audit: Audit::new(audit, now),
+            dialer,
+            policy,
+            own: host.addresses()?,
+            pins: Pins::default(),
+        };
+        let waker = control.try_clone()?;
+        let gateway = Self {
+            context,
+            tcp: TcpTable::new(),
+            udp: UdpTable::new(),
+            resolver: Resolver::new(resolvers),
+            host,
+            listeners,
+            commands,
+            control,
+            frame: vec![0; MAX_FRAME].into_boxed_slice(),
+            link_readable: true,
+            complaint: RateLimit::default(),
+        };
+        Ok((gateway, waker))
+    }
+
+    /// Serves until it is told to stop.
+    pub(crate) fn run(mut self) {
+        loop {
+            if let Err(error) = self.context.poller.wait(self.patience()) {
+                tracing::error!(%error, "Network gateway cannot wait for events and ends");
+                break;
+            }
+            self.context.now = Instant::now();
+            while let Some((token, ready)) = self.context.poller.next() {
+                self.on_ready(token, ready);
+            }
+            if self.stopped() {
+                break;
+            }
+            self.take_frames();
+            while let Some((at, token)) = self.context.timers.pop(self.context.now) {
+                self.on_timer(token, at);
+            }
+            self.answer();
+            if !self.context.uplink.is_blocked() {
+                self.tcp.pump(&mut self.context);
+                self.udp.pump(&mut self.context);
+                self.answer();
+            }
+        }
+        self.tcp.clear(&mut self.context);
+        self.udp.clear(&mut self.context);
+        self.context.audit.flush();
+    }
+
+    /// How long there is nothing to do.
+    fn patience(&self) -> Option<Duration> {
+        let works = self.link_readable || self.tcp.has_work() || self.udp.has_work();
+        if works && !self.context.uplink.is_blocked() {
+            return Some(Duration::ZERO);
+        }
+        self.context.timers.next().map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn on_ready(&mut self, token: Token, ready: Ready) {
+        let context = &mut self.context;
+        match token.owner() {
+            Owner::Link => {
+                self.link_readable |= ready.readable;
+                if ready.writable {
+                    context.uplink.flush();
+                }
+            }
+            Owner::Control => {
+                // The counter goes back to zero; what it counted is in the channel.
+                let mut count = [0; 8];
+                let _ = rustix::io::read(&self.control, &mut count);
+            }
+            Owner::HostAddresses => self.refresh_host(),
+            Owner::Tcp(key) => self.tcp.on_ready(context, key, ready),
+            Owner::Udp(key) => self.udp.on_ready(key, ready),
+            Owner::Dns(key) => self.resolver.on_ready(context, key, ready),
+            Owner::Listener(key) => self.accept(key),
+        }
+    }
+
+    fn on_timer(&mut self, token: Token, at: Instant) {
+        let context = &mut self.context;
+        match token.owner() {
+            Owner::Tcp(key) => self.tcp.on_timer(key, at),
+            Owner::Udp(key) => self.udp.on_timer(context, key, at),
+            Owner::Dns(key) => self.resolver.on_timer(context, key, at),
+            Owner::Listener(key) => self.accept(key),
+            Owner::Link | Owner::Control | Owner::HostAddresses => {}
+        }
+    }
+
+    /// Serves commands; true when the thread is to end.
+    fn stopped(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Report(to)) => {
+                    // Whoever asked may have gone.
+                    let _ = to.send(self.report());
+                }
+                Ok(Command::SetPolicy(policy)) => {
+                    self.context.policy = *policy;
+                    self.tcp.revoke(&mut self.context);
+                    self.udp.revoke(&mut self.context);
+                }
+                Err(std::sync::mpsc::TryRecvError::Empty) => return false,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn report(&mut self) -> Report {
+        let published = self.listeners.keys().into_iter().filter_map(|key| {
+            let listener = self.listeners.get_mut(key)?;
+            Some(Publish { bind: listener.socket.local_addr().ok()?, guest_port: listener.guest_port })
+        });
+        let published = published.collect();
+        Report {
+            addresses: self.context.addresses,
+            mtu: self.context.mtu,
+            policy: self.context.policy.summary(),
+            resolvers: self.resolver.servers(),
+            published,
+            offloads: self.context.uplink.offloads(),
+            tcp_flows: self.tcp.len(),
+            udp_mappings: self.udp.len(),
+        }
+    }
+
+    fn refresh_host(&mut self) {
+        if !self.host.take_change() {
+            return;
+        }
+        match self.host.addresses() {
+            Ok(own) => self.context.own = own,
+            // The addresses known so far stay denied.
+            Err(error) => tracing::warn!(%error, "The host's own addresses could not be read again"),
+        }
+    }
+
+    fn take_frames(&mut self) {
+        for _ in 0..MAX_FRAMES {
+            if !self.link_readable || self.context.uplink.is_blocked() {
+                return;
+            }
+            let received = self.context.uplink.recv(&mut self.frame);
+            let (header, len) = match received {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                Err(error) => {
+                    self.link_readable = error.kind() == io::ErrorKind::Interrupted;
+                    if self.context.uplink.is_gone() {
+                        self.tcp.clear(&mut self.context);
+                        self.udp.clear(&mut self.context);
+                    }
+                    continue;
+                }
+            };
+            // Taken out for the moment, since packets borrow from it while the rest of the gateway works on them.
+            let frame = std::mem::take(&mut self.frame);
+            let verified = header.checksum.is_some();
+            let served = catch_unwind(AssertUnwindSafe(|| {
+                self.on_frame(frame.get(..len).unwrap_or_default(), verified);
+            }));
+            self.frame = frame;
+            if served.is_err() && self.complaint.allow() {
+                tracing::error!("A frame of the guest hit a fault of the gateway and was dropped");
+            }
+        }
+    }
+
+    fn on_frame(&mut self, frame: &[u8], verified: bool) {
+        let addresses = self.context.addresses;
+        let Some(Frame { destination, source, ethertype, payload }) = parse_ethernet(frame) else { return };
+        let for_us = destination == addresses.gateway_mac;
+        let for_all = destination[0] & 1 != 0;
+        if source != addresses.guest_mac || !(for_us || for_all) {
+            return;
+        }
+        match ethertype {
+            ETHERTYPE_ARP => {
+                if let Some(answer) = answer_arp(payload, &addresses) {
+                    self.context.uplink.send_other(ETHERTYPE_ARP, &answer);
+                }
+            }
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => match parse_ip(payload, verified) {
+                Ok(packet) if packet.source.is_ipv4() == (ethertype == ETHERTYPE_IPV4) => {
+                    self.on_packet(&packet, for_us);
+                }
+                Ok(_) => {}
+                Err(reason) => tracing::debug!(%reason, "Packet of the guest dropped"),
+            },
+            _ => {}
+        }
+    }
+
+    fn on_packet(&mut self, packet: &Packet<'_>, for_us: bool) {
+        let context = &mut self.context;
+        if packet.protocol == ICMPV6
+            && let Some(answer) = answer_solicitation(packet, &context.addresses)
+        {
+            return context.uplink.send_ip(answer.len(), None, |space| space.copy_from_slice(&answer));
+        }
+        if !for_us || !context.addresses.is_guest(packet.source) {
+            return;
+        }
+        match packet.protocol {
+            TCP => self.tcp.on_packet(context, packet),
+            UDP => {
+                if let Some(question) = self.udp.on_packet(context, packet) {
+                    let origin = Origin::Udp { guest: question.guest, server: question.server };
+                    self.resolver.ask(context, origin, question.message);
+                }
+            }
+            ICMP | ICMPV6 if context.addresses.is_gateway(packet.destination) => {
+                if let Some(answer) = answer_echo(packet) {
+                    context.uplink.send_ip(answer.len(), None, |space| space.copy_from_slice(&answer));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Carries questions from connections to the resolver, and its answers to whoever asked.
+    fn answer(&mut self) {
+        let context = &mut self.context;
+        for (key, question) in self.tcp.take_questions() {
+            self.resolver.ask(context, Origin::Tcp(key), &question);
+        }
+        for reply in self.resolver.take_replies() {
+            match (reply.origin, reply.message) {
+                (Origin::Udp { guest, server }, Some(message)) => {
+                    send_datagram(&mut context.uplink, context.mtu, server, guest, &message);
+                }
+                (Origin::Udp { .. }, None) => {}
+                (Origin::Tcp(key), message) => self.tcp.on_answer(key, message.as_deref()),
+            }
+        }
+    }
+
+    fn accept(&mut self, key: Key) {
+        for _ in 0..MAX_ACCEPTS {
+            let Some(listener) = self.listeners.get_mut(key) else { return };
+            match listener.socket.accept() {
+                Ok((client, peer)) => {
+                    let address: IpAddr = match peer {
+                        SocketAddr::V4(_) => self.context.addresses.guest_v4.into(),
+                        SocketAddr::V6(_) => self.context.addresses.guest_v6.into(),
+                    };
+                    let guest = SocketAddr::new(address, listener.guest_port);
+                    if client.set_nonblocking(true).is_ok() && client.set_nodelay(true).is_ok() {
+                        self.tcp.publish(&mut self.context, client.into(), guest);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::debug!(%error, "Connection to a published port was lost");
+                    return;
+                }
+            }
+        }
+        // More may wait: come back after everybody else.
+        let mut armed = crate::timers::Armed::default();
+        self.context.timers.arm(&mut armed, Owner::Listener(key).into(), self.context.now);
+    }
+}
+
+fn listen(port: Publish) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(port.bind).map_err(|error| {
+        io::Error::new(error.kind(), format!("Cannot publish port {} at {}: {error}", port.guest_port, port.bind))
+    })?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}

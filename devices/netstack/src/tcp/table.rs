@@ -1,0 +1,346 @@
+//! All TCP flows of the guest.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use policy::Protocol;
+use rustix::net::sockopt;
+use smoltcp::wire::TcpControl;
+
+use super::dns_stream::DnsStream;
+use super::endpoint::Endpoint;
+use super::flow::{Flow, Pumped, Stage, Tuple, Upstream};
+use super::segment::Segment;
+use crate::audit::{Event, Outcome};
+use crate::context::{Context, Decision};
+use crate::poller::{Owner, Ready};
+use crate::slab::{Key, Slab};
+use crate::wire::{Packet, Unreachable, unreachable};
+
+/// Where ephemeral ports of the gateway begin (RFC 6335, 6).
+const FIRST_EPHEMERAL: u16 = 49_152;
+/// Resolution of retransmission timers.
+const TICK: Duration = Duration::from_millis(1);
+
+pub(crate) struct TcpTable {
+    flows: Slab<Flow>,
+    by_tuple: HashMap<Tuple, Key>,
+    connecting: usize,
+    dirty: Vec<Key>,
+    next_port: u16,
+    questions: Vec<(Key, Vec<u8>)>,
+}
+
+impl TcpTable {
+    pub(crate) fn new() -> Self {
+        Self {
+            flows: Slab::new(),
+            by_tuple: HashMap::new(),
+            connecting: 0,
+            dirty: Vec::new(),
+            next_port: FIRST_EPHEMERAL,
+            questions: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether flows wait for their turn.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Takes a packet from the guest.
+    pub(crate) fn on_packet(&mut self, context: &mut Context, packet: &Packet<'_>) {
+        let Some(segment) = Segment::parse(packet) else { return };
+        let tuple = Tuple { guest: segment.guest, remote: segment.remote };
+        match self.by_tuple.get(&tuple) {
+            Some(&key) => self.feed(context, key, &segment, packet),
+            None if segment.opens() => self.open(context, tuple, segment, packet),
+            None => segment.refuse(&mut context.uplink),
+        }
+    }
+
+    fn feed(&mut self, context: &mut Context, key: Key, segment: &Segment, packet: &Packet<'_>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        match &mut flow.stage {
+            Stage::Connecting { syn, segment: first, .. } => match segment.control {
+                TcpControl::Rst => self.end(context, key, Outcome::GuestReset),
+                // The guest gave up and starts over with the same port, or repeats itself.
+                TcpControl::Syn => (*syn, *first) = (packet.bytes.into(), *segment),
+                _ => {}
+            },
+            Stage::Open(endpoint) => {
+                let polled = catch_unwind(AssertUnwindSafe(|| {
+                    endpoint.poll(context.now, Some(packet.bytes), &mut context.uplink);
+                }));
+                match polled {
+                    Ok(()) => self.mark(key),
+                    Err(_) => self.end_broken(context, key),
+                }
+            }
+        }
+    }
+
+    /// Judges a new connection and starts it.
+    fn open(&mut self, context: &mut Context, tuple: Tuple, segment: Segment, packet: &Packet<'_>) {
+        // No cookie was ever given out for data in a SYN (RFC 7413).
+        if segment.has_payload {
+            return;
+        }
+        if self.flows.len() >= context.limits.tcp_flows || self.connecting >= context.limits.tcp_connecting {
+            context.limit("TCP connections");
+            return segment.refuse(&mut context.uplink);
+        }
+        match context.decide(Protocol::Tcp, tuple.remote) {
+            Decision::Ignore => {}
+            Decision::Deny => segment.refuse(&mut context.uplink),
+            Decision::Resolver => self.open_resolver(context, tuple, packet),
+            Decision::Dial(first, second) => match dial(context, first, second) {
+                Ok((fd, fallback)) => {
+                    let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback };
+                    self.insert(context, Flow::new(tuple, stage, Upstream::Socket(fd), context.now));
+                    self.connecting += 1;
+                }
+                Err(error) => refuse(context, &segment, packet.bytes, &error),
+            },
+        }
+    }
+
+    fn open_resolver(&mut self, context: &mut Context, tuple: Tuple, packet: &Packet<'_>) {
+        let Some(mut endpoint) = Endpoint::listening(context, tuple.remote, self.flows.len()) else { return };
+        endpoint.poll(context.now, Some(packet.bytes), &mut context.uplink);
+        let upstream = Upstream::Resolver(DnsStream::default());
+        self.insert(context, Flow::new(tuple, Stage::Open(Box::new(endpoint)), upstream, context.now));
+    }
+
+    /// Brings a client of a published port to the guest.
+    pub(crate) fn publish(&mut self, context: &mut Context, client: OwnedFd, guest: SocketAddr) {
+        if self.flows.len() >= context.limits.tcp_flows {
+            return context.limit("TCP connections");
+        }
+        let Some(tuple) = self.free_tuple(context, guest) else { return };
+        let Some(mut endpoint) = Endpoint::connecting(context, tuple.remote, guest, self.flows.len()) else { return };
+        endpoint.poll(context.now, None, &mut context.uplink);
+        let mut flow = Flow::new(tuple, Stage::Open(Box::new(endpoint)), Upstream::Socket(client), context.now);
+        flow.ingress = true;
+        self.insert(context, flow);
+    }
+
+    /// A port of the gateway that has no connection with that port of the guest.
+    fn free_tuple(&mut self, context: &Context, guest: SocketAddr) -> Option<Tuple> {
+        for _ in FIRST_EPHEMERAL..=u16::MAX {
+            let port = self.next_port;
+            self.next_port = port.checked_add(1).unwrap_or(FIRST_EPHEMERAL);
+            let tuple = Tuple { guest, remote: SocketAddr::new(context.addresses.gateway_for(guest.ip()), port) };
+            if !self.by_tuple.contains_key(&tuple) {
+                return Some(tuple);
+            }
+        }
+        None
+    }
+
+    fn insert(&mut self, context: &mut Context, flow: Flow) {
+        let tuple = flow.tuple;
+        let key = self.flows.insert(flow);
+        self.by_tuple.insert(tuple, key);
+        if let Some(Flow { upstream: Upstream::Socket(fd), .. }) = self.flows.get_mut(key)
+            && let Err(error) = context.poller.add(&*fd, Owner::Tcp(key))
+        {
+            tracing::warn!(%error, "Connection cannot be watched");
+            return self.end(context, key, Outcome::Failed);
+        }
+        self.mark(key);
+    }
+
+    /// The host's socket of a flow is ready for something.
+    pub(crate) fn on_ready(&mut self, context: &mut Context, key: Key, ready: Ready) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        match &flow.stage {
+            Stage::Connecting { .. } if ready.writable => self.on_connected(context, key),
+            Stage::Connecting { .. } => {}
+            Stage::Open(_) => match flow.ready(ready) {
+                Some(outcome) => self.end(context, key, outcome),
+                None => self.mark(key),
+            },
+        }
+    }
+
+    /// The host's connection stands or has failed: now the guest gets its answer.
+    fn on_connected(&mut self, context: &mut Context, key: Key) {
+        let flows = self.flows.len();
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let (Stage::Connecting { syn, segment, fallback }, Upstream::Socket(fd)) =
+            (&mut flow.stage, &mut flow.upstream)
+        else {
+            return;
+        };
+        if let Ok(Err(error)) = sockopt::socket_error(&*fd) {
+            if let Some(second) = fallback.take()
+                && let Ok(socket) = context.dialer.tcp(second)
+                && context.poller.add(&socket, Owner::Tcp(key)).is_ok()
+            {
+                *fd = socket;
+                return;
+            }
+            let (syn, segment) = (std::mem::take(syn), *segment);
+            refuse(context, &segment, &syn, &error.into());
+            return self.end(context, key, Outcome::Unreachable);
+        }
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let mut endpoint = Endpoint::listening(context, flow.tuple.remote, flows)?;
+            endpoint.poll(context.now, Some(syn), &mut context.uplink);
+            Some(endpoint)
+        }));
+        match opened {
+            Ok(Some(endpoint)) => {
+                flow.stage = Stage::Open(Box::new(endpoint));
+                self.connecting = self.connecting.saturating_sub(1);
+                self.mark(key);
+            }
+            _ => self.end(context, key, Outcome::Failed),
+        }
+    }
+
+    /// The resolver answers a question that came over TCP.
+    pub(crate) fn on_answer(&mut self, key: Key, message: Option<&[u8]>) {
+        if let Some(Flow { upstream: Upstream::Resolver(stream), .. }) = self.flows.get_mut(key) {
+            stream.answer(message);
+            self.mark(key);
+        }
+    }
+
+    /// The questions that came over TCP since the last call.
+    pub(crate) fn take_questions(&mut self) -> Vec<(Key, Vec<u8>)> {
+        std::mem::take(&mut self.questions)
+    }
+
+    pub(crate) fn on_timer(&mut self, key: Key, at: Instant) {
+        if self.flows.get_mut(key).is_some_and(|flow| flow.armed.fired(at)) {
+            self.mark(key);
+        }
+    }
+
+    fn mark(&mut self, key: Key) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && !std::mem::replace(&mut flow.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Gives every flow that something happened to its turn, as long as the guest takes frames.
+    pub(crate) fn pump(&mut self, context: &mut Context) {
+        let mut asked = Vec::new();
+        for key in std::mem::take(&mut self.dirty) {
+            let Some(flow) = self.flows.get_mut(key) else { continue };
+            flow.dirty = false;
+            if context.uplink.is_blocked() {
+                self.mark(key);
+                continue;
+            }
+            let pumped = catch_unwind(AssertUnwindSafe(|| flow.pump(context.now, &mut context.uplink, &mut asked)));
+            self.questions.extend(asked.drain(..).map(|question| (key, question)));
+            match pumped {
+                Ok(Pumped::Idle) if !context.uplink.is_blocked() => self.arm(context, key),
+                Ok(Pumped::Idle | Pumped::Again) => self.mark(key),
+                Ok(Pumped::Over(outcome)) => self.end(context, key, outcome),
+                Err(_) => self.end_broken(context, key),
+            }
+        }
+    }
+
+    fn arm(&mut self, context: &mut Context, key: Key) {
+        if let Some(Flow { stage: Stage::Open(endpoint), armed, .. }) = self.flows.get_mut(key)
+            && let Some(at) = endpoint.poll_at(context.now)
+        {
+            // Should smoltcp want to be called again at once, it still waits for the next tick.
+            let at = at.max(context.now + TICK);
+            context.timers.arm(armed, Owner::Tcp(key).into(), at);
+        }
+    }
+
+    /// Cuts the flows that the policy of now does not allow.
+    pub(crate) fn revoke(&mut self, context: &mut Context) {
+        for key in self.flows.keys() {
+            let Some(flow) = self.flows.get_mut(key) else { continue };
+            let judged = matches!(flow.upstream, Upstream::Socket(_)) && !flow.ingress;
+            if judged && !context.still_allowed(Protocol::Tcp, flow.tuple.remote) {
+                self.end(context, key, Outcome::Revoked);
+            }
+        }
+    }
+
+    /// Ends every flow, with resets.
+    pub(crate) fn clear(&mut self, context: &mut Context) {
+        for key in self.flows.keys() {
+            self.end(context, key, Outcome::Failed);
+        }
+    }
+
+    fn end(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
+        if let Some(flow) = self.remove(context, key, outcome) {
+            let (now, uplink) = (context.now, &mut context.uplink);
+            if catch_unwind(AssertUnwindSafe(|| flow.end(now, outcome, uplink))).is_err() {
+                tracing::warn!("Connection of the guest could not be reset");
+            }
+        }
+    }
+
+    /// smoltcp panicked on this flow: its state is worth nothing now. The guest hears with its next segment.
+    fn end_broken(&mut self, context: &mut Context, key: Key) {
+        tracing::warn!("Connection of the guest was ended by a fault of the gateway");
+        drop(self.remove(context, key, Outcome::Failed));
+    }
+
+    fn remove(&mut self, context: &mut Context, key: Key, outcome: Outcome) -> Option<Flow> {
+        let flow = self.flows.remove(key)?;
+        self.by_tuple.remove(&flow.tuple);
+        if matches!(flow.stage, Stage::Connecting { .. }) {
+            self.connecting = self.connecting.saturating_sub(1);
+        }
+        let event = Event::Closed {
+            protocol: Protocol::Tcp,
+            remote: flow.tuple.remote,
+            outcome,
+            sent: flow.from_guest,
+            received: flow.to_guest,
+            duration: context.now.saturating_duration_since(flow.started),
+        };
+        if matches!(flow.upstream, Upstream::Socket(_)) {
+            context.audit.record(context.now, &event);
+        }
+        Some(flow)
+    }
+}
+
+fn dial(
+    context: &mut Context,
+    first: SocketAddr,
+    second: Option<SocketAddr>,
+) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    match (context.dialer.tcp(first), second) {
+        (Ok(fd), second) => Ok((fd, second)),
+        (Err(_), Some(second)) => context.dialer.tcp(second).map(|fd| (fd, None)),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// Tells the guest why there is no connection.
+fn refuse(context: &mut Context, segment: &Segment, syn: &[u8], error: &io::Error) {
+    let why = match error.kind() {
+        // The guest's own SYN timer tells it the same, at the same pace.
+        io::ErrorKind::TimedOut => return,
+        io::ErrorKind::NetworkUnreachable => Unreachable::Network,
+        io::ErrorKind::HostUnreachable => Unreachable::Host,
+        _ => return segment.refuse(&mut context.uplink),
+    };
+    let packet = unreachable(syn, segment.guest.ip(), &context.addresses, why);
+    context.uplink.send_ip(packet.len(), None, |space| space.copy_from_slice(&packet));
+}

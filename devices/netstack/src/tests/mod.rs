@@ -1,0 +1,91 @@
+//! The gateway as a guest sees it: frames go in at the device end, and what counts is what a fake internet saw.
+
+mod dns;
+mod front;
+mod guest;
+mod internet;
+mod limits;
+mod publish;
+mod tcp;
+mod udp;
+mod verdicts;
+
+use std::time::Duration;
+
+use policy::{Policy, Preset};
+use virtio::frame::{FrameLink, Offloads};
+
+use crate::{Handle, Limits, NetConfig, Netstack, Resolvers};
+use guest::Guest;
+use internet::Internet;
+
+/// Longest time anything in these tests may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An address of the public internet, as far as the policy knows.
+const PUBLIC: &str = "93.184.216.34";
+const PUBLIC_V6: &str = "2606:4700::1111";
+
+/// A gateway between a guest and a fake internet.
+struct Bench {
+    guest: Guest,
+    internet: Internet,
+    handle: Handle,
+}
+
+fn bench(policy: Policy) -> Bench {
+    Setup::new(policy).start()
+}
+
+struct Setup {
+    policy: Policy,
+    offloads: Offloads,
+    limits: Limits,
+    guest_mtu: usize,
+}
+
+impl Setup {
+    fn new(policy: Policy) -> Self {
+        Self { policy, offloads: Offloads::default(), limits: Limits::default(), guest_mtu: 65_520 }
+    }
+
+    fn start(self) -> Bench {
+        self.start_with(|_| {})
+    }
+
+    fn start_with(self, change: impl FnOnce(&mut NetConfig)) -> Bench {
+        let FrameLink { device, stack } = FrameLink::new().unwrap();
+        device.set_offloads(self.offloads);
+        let internet = Internet::new();
+        let mut config = NetConfig::new(self.policy);
+        config.dialer = Box::new(internet.dialer());
+        config.audit = Box::new(internet.auditor());
+        config.resolvers = Resolvers::Fixed(vec![internet.resolver()]);
+        config.limits = self.limits;
+        change(&mut config);
+        let handle = Netstack::start(stack, config).unwrap();
+        Bench { guest: Guest::new(device, self.guest_mtu), internet, handle }
+    }
+}
+
+/// P0 of the cases: nothing.
+fn nothing() -> Policy {
+    Policy::new(Preset::None)
+}
+
+/// P2 of the cases: the public internet.
+fn public() -> Policy {
+    Policy::new(Preset::Public)
+}
+
+/// P1 of the cases: two name rules.
+fn names() -> Policy {
+    rules(&["api.example.com:443", "*.pkg.example"])
+}
+
+fn rules(rules: &[&str]) -> Policy {
+    let mut policy = nothing();
+    rules.iter().for_each(|rule| policy.push(rule.parse().unwrap()));
+    policy
+}
+
+const ALL_OFFLOADS: Offloads = Offloads { checksum: true, tcp4_segments: true, tcp6_segments: true };

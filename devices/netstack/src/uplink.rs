@@ -1,0 +1,150 @@
+//! Frames to the guest.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use virtio::frame::{FrameHeader, MAX_FRAME, Offloads, PartialChecksum, SegmentKind, Segmentation, StackEnd};
+
+use crate::config::Addresses;
+use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum};
+
+/// The stack end of the link, with what did not fit into it.
+///
+/// While anything waits here the gateway takes nothing from the guest and asks no flow for data, so that the backlog
+/// stays at what one frame from the guest can cause.
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    end: StackEnd,
+    /// Where frames are built: Ethernet header first, the rest over and over.
+    frame: Box<[u8]>,
+    backlog: VecDeque<(FrameHeader, Box<[u8]>)>,
+    gone: bool,
+}
+
+impl Uplink {
+    pub(crate) fn new(end: StackEnd, addresses: &Addresses) -> Self {
+        let mut frame = vec![0; MAX_FRAME].into_boxed_slice();
+        if let Some((ethernet, _)) = frame.split_first_chunk_mut::<ETHERNET>() {
+            let (destination, rest) = ethernet.split_at_mut(6);
+            destination.copy_from_slice(&addresses.guest_mac);
+            if let Some((source, _)) = rest.split_first_chunk_mut::<6>() {
+                *source = addresses.gateway_mac;
+            }
+        }
+        Self { end, frame, backlog: VecDeque::new(), gone: false }
+    }
+
+    /// What the guest takes unfinished.
+    pub(crate) fn offloads(&self) -> Offloads {
+        self.end.offloads()
+    }
+
+    /// Whether frames wait for the guest.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Whether the guest's card is gone for good.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The next frame from the guest.
+    pub(crate) fn recv(&mut self, buffer: &mut [u8]) -> io::Result<(FrameHeader, usize)> {
+        let received = self.end.recv(buffer);
+        if received.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
+            self.close();
+        }
+        received
+    }
+
+    /// Sends what waits, as far as it goes.
+    pub(crate) fn flush(&mut self) {
+        while let Some((header, frame)) = self.backlog.pop_front() {
+            match self.end.send(&header, &frame) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.backlog.push_front((header, frame));
+                    return;
+                }
+                Err(_) => self.close(),
+            }
+        }
+    }
+
+    /// Sends a frame that is not IP; `build` fills in all that follows the Ethernet header.
+    pub(crate) fn send_other(&mut self, ethertype: u16, payload: &[u8]) {
+        let Some(space) = self.frame.get_mut(ETHERNET..ETHERNET + payload.len()) else { return };
+        space.copy_from_slice(payload);
+        self.send_frame(ethertype, payload.len(), FrameHeader::default());
+    }
+
+    /// Sends an IP packet of `len` bytes that `build` writes, all but its TCP or UDP checksum. With `segment` it is a
+    /// large segment to be cut into pieces of that size.
+    pub(crate) fn send_ip<R>(&mut self, len: usize, segment: Option<u16>, build: impl FnOnce(&mut [u8]) -> R) -> R {
+        // Callers are bounded by the MTU; should one not be, its packet is built where it harms nobody.
+        let Some(packet) = self.frame.get_mut(ETHERNET..ETHERNET.saturating_add(len)) else {
+            return build(&mut vec![0; len]);
+        };
+        let result = build(packet);
+        let offloads = self.end.offloads();
+        let Some(transport) = checksum::transport(packet) else { return result };
+        let header_len = ETHERNET + transport.start;
+        let mut header = FrameHeader::default();
+        if transport.field == 0 {
+            // ICMP comes finished.
+        } else if offloads.checksum
+            && let (Ok(start), Ok(offset)) = (u16::try_from(header_len), u16::try_from(transport.field))
+        {
+            checksum::write_pseudo_header(packet, &transport);
+            header.checksum = Some(PartialChecksum { start, offset });
+        } else {
+            checksum::fill(packet, &transport);
+        }
+        if let Some(size) = segment {
+            let (kind, allowed) = match transport.version {
+                4 => (SegmentKind::Tcp4, offloads.tcp4_segments),
+                _ => (SegmentKind::Tcp6, offloads.tcp6_segments),
+            };
+            if !allowed {
+                tracing::debug!("Large segment for a guest that no longer takes any");
+                return result;
+            }
+            header.segmentation = Some(Segmentation { kind, size });
+            header.header_len = u16::try_from(header_len + checksum::tcp_header_len(packet, &transport)).unwrap_or(0);
+        }
+        let ethertype = if transport.version == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+        self.send_frame(ethertype, len, header);
+        result
+    }
+
+    fn send_frame(&mut self, ethertype: u16, len: usize, header: FrameHeader) {
+        let Some(frame) = self.frame.get_mut(..ETHERNET + len) else { return };
+        if let Some(kind) = frame.get_mut(12..14) {
+            kind.copy_from_slice(&ethertype.to_be_bytes());
+        }
+        if self.gone {
+            return;
+        }
+        if self.backlog.is_empty() {
+            match self.end.send(&header, frame) {
+                Ok(()) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.close(),
+            }
+        }
+        self.backlog.push_back((header, Box::from(&*frame)));
+    }
+
+    fn close(&mut self) {
+        self.gone = true;
+        self.backlog.clear();
+    }
+}
+
+impl AsFd for Uplink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+}
