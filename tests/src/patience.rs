@@ -1,0 +1,28 @@
+//! Waiting for what happens outside this process, with a limit.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How often a state is looked at that nobody announces.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits until `look` finds something; an error that names `what` if that takes longer than `limit`.
+pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            bail!("waited {} s for {what}", limit.as_secs());
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// True if `is_so` becomes true within `limit`.
+pub fn waited(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    until("", limit, || Ok(is_so().then_some(()))).is_ok()
+}

@@ -1,0 +1,96 @@
+//! Runs cases and reports on them in the words of cargo's own test runner.
+
+use std::any::Any;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::stage::{Engine, Host, Stage};
+use crate::{lab, leftovers};
+
+/// One thing the whole system must do.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// `module::behaviour`.
+    pub name: &'static str,
+    /// Both halves of the test; an error is a failure.
+    pub run: fn(&Stage) -> Result<()>,
+}
+
+/// The program: runs the cases whose names contain one of the arguments, all without arguments; `--list` names them.
+pub fn main(cases: &[Case]) -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--list") {
+        cases.iter().for_each(|case| println!("{}: test", case.name));
+        return ExitCode::SUCCESS;
+    }
+    let outcome = Engine::from_env().and_then(|engine| {
+        if engine == Engine::Kvm && !lab::is_here() {
+            return lab::run_self(&words);
+        }
+        let wanted = |case: &&Case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str()));
+        let chosen: Vec<_> = cases.iter().filter(wanted).copied().collect();
+        run(&chosen, cases.len() - chosen.len(), engine)
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("The system tests cannot run: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(cases: &[Case], filtered_out: usize, engine: Engine) -> Result<ExitCode> {
+    leftovers::adopt_orphans()?;
+    let host = Host::find(engine)?;
+    let begun = Instant::now();
+    println!("\nrunning {} tests with the {engine} engine", cases.len());
+    let mut failures = Vec::new();
+    for case in cases {
+        print!("test {} ... ", case.name);
+        io::stdout().flush()?;
+        let at = Instant::now();
+        match run_one(case, &host) {
+            Ok(()) => println!("ok ({:.1} s)", at.elapsed().as_secs_f64()),
+            Err(error) => {
+                println!("FAILED ({:.1} s)", at.elapsed().as_secs_f64());
+                failures.push((case.name, error));
+            }
+        }
+    }
+    report(cases.len(), filtered_out, &failures, begun.elapsed());
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_one(case: &Case, host: &Host) -> Result<()> {
+    let stage = Stage::set(host)?;
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| (case.run)(&stage))).unwrap_or_else(|panic| Err(from_panic(&*panic)));
+    // What a failed case left is the failure's fault, and must not hit the next case.
+    let clean = stage.clear();
+    outcome.and(clean.context("The case passed, but left something behind"))
+}
+
+fn from_panic(panic: &(dyn Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    anyhow!("panicked: {}", text.unwrap_or("with something that is not text"))
+}
+
+fn report(ran: usize, filtered_out: usize, failures: &[(&str, anyhow::Error)], took: Duration) {
+    if !failures.is_empty() {
+        println!("\nfailures:\n");
+        for (name, error) in failures {
+            println!("---- {name} ----\n{error:?}\n");
+        }
+        println!("failures:");
+        failures.iter().for_each(|(name, _)| println!("    {name}"));
+    }
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {filtered_out} filtered out; finished in {:.2}s\n",
+        if failures.is_empty() { "ok" } else { "FAILED" },
+        ran - failures.len(),
+        failures.len(),
+        took.as_secs_f64()
+    );
+}

@@ -1,0 +1,46 @@
+//! What the whole system must do, in both engines: see the `system_tests` library for how this runs.
+
+mod command;
+mod death;
+mod library;
+mod network;
+mod paths;
+mod refusal;
+mod terminal;
+mod user;
+
+use std::process::ExitCode;
+
+use system_tests::{Case, cases};
+
+const CASES: &[Case] = cases![
+    command::result_file_is_on_the_host_and_git_works,
+    command::exit_statuses_are_the_commands_own,
+    command::streams_stay_apart_and_stdin_ends,
+    command::two_hundred_megabytes_cross_both_ways,
+    command::signal_to_vmm_reaches_the_command,
+    command::the_image_holds_what_it_promises,
+    paths::any_byte_may_stand_in_a_project_path,
+    paths::project_in_a_folder_of_the_guest_is_moved,
+    terminal::programs_own_the_terminal,
+    user::ordinary_user_of_the_kvm_group_runs_commands,
+    network::public_addresses_work_and_others_are_refused,
+    network::no_network_means_none,
+    refusal::neither_kvm_nor_qemu,
+    refusal::kvm_without_permission,
+    refusal::bad_kernels,
+    refusal::bad_images,
+    refusal::impossible_sizes,
+    refusal::bad_projects,
+    death::killed_vmm_leaves_nothing,
+    death::panicking_kernel_is_reported,
+    death::dying_agent_is_reported,
+    death::ctrl_c_at_every_phase_of_the_start,
+    library::debian_stock_kernel_boots,
+    library::two_vms_run_in_one_process,
+    library::twenty_starts_and_stops_leave_nothing,
+];
+
+fn main() -> ExitCode {
+    system_tests::main(CASES)
+}
