@@ -51,8 +51,8 @@ impl Console {
             self.port.output(&mut request.reader());
             rings.finish(TX, request.head(), 0)?;
         }
-        let dropped = self.port.take_dropped();
-        if dropped > 0 && self.warnings.allow() {
+        if self.port.has_dropped() && self.warnings.allow() {
+            let dropped = self.port.take_dropped();
             tracing::warn!("Console output is not read on the host; {dropped} bytes were dropped");
         }
         Ok(())

@@ -44,6 +44,11 @@ impl Port {
         Ok(Self { fd, token, pending, dropped: 0, input_ended: false, output_ended: false, watched: None })
     }
 
+    /// Whether output was dropped since it was counted last.
+    pub(super) fn has_dropped(&self) -> bool {
+        self.dropped > 0
+    }
+
     /// Bytes of output that were dropped since this was asked last.
     pub(super) fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)

@@ -200,7 +200,15 @@ impl DriverQueue {
     }
 
     /// Takes the next returned request, if there is one.
+    ///
+    /// # Panics
+    /// When what the device returned is no head at all.
     pub fn used(&mut self) -> Option<Used> {
+        self.poll_used().map(|used| used.expect("heads are below 32768"))
+    }
+
+    /// Takes the next entry of a used ring that the driver itself may have scribbled over.
+    pub fn poll_used(&mut self) -> Option<Option<Used>> {
         if self.device_used_index() == self.used_index {
             return None;
         }
@@ -211,9 +219,9 @@ impl DriverQueue {
         let used_event = self.base + AVAIL + 4 + 2 * u64::from(self.size);
         self.write(used_event, &self.used_index.to_le_bytes());
         fence(Ordering::SeqCst);
-        let head = u16::try_from(u32::from_le(head)).expect("heads are below 32768");
+        let Ok(head) = u16::try_from(u32::from_le(head)) else { return Some(None) };
         self.free.extend(self.in_flight.remove(&head).unwrap_or_default());
-        Some(Used { head, length: u32::from_le(length) })
+        Some(Some(Used { head, length: u32::from_le(length) }))
     }
 
     /// The used index as the device last wrote it.

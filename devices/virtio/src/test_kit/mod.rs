@@ -10,6 +10,7 @@ mod hostile;
 mod local;
 mod ram;
 mod recorder;
+mod script;
 pub mod suite;
 mod transport;
 
@@ -19,4 +20,5 @@ pub use hostile::{Hostile, hostile_chains};
 pub use local::Local;
 pub use ram::{DATA, HIGH_END, HIGH_START, HOLE, LOW_SEAM, ram};
 pub use recorder::{FaultRecorder, InterruptRecorder};
+pub use script::play;
 pub use transport::{Exchange, PATIENCE, Subject, Transport, ready_within};
