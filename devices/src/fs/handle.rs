@@ -114,3 +114,29 @@ impl Handles {
         drop(closed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::*;
+
+    fn file() -> OwnedFd {
+        memfd_create("file", MemfdFlags::CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn handles_are_bounded_and_numbers_never_come_back() {
+        const NODE: u64 = 7;
+        let handles = Handles::new(2);
+        let first = handles.add_file(NODE, file()).unwrap();
+        let second = handles.add_directory(NODE, Stream::of_root(0)).unwrap();
+        assert_eq!(handles.add_file(NODE, file()), Err(Errno::NFILE));
+        handles.remove(first, NODE).unwrap();
+        let third = handles.add_file(NODE, file()).unwrap();
+        assert!(third != first && third != second);
+        assert_eq!(handles.file(first, NODE).err(), Some(Errno::BADF));
+        handles.clear();
+        assert_eq!(handles.remove(third, NODE), Err(Errno::BADF));
+    }
+}

@@ -22,6 +22,8 @@ mod node;
 mod server;
 mod share;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use device::{Fs, TAG};

@@ -368,3 +368,6 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
