@@ -5,7 +5,7 @@ use vm_memory::ByteValued;
 
 use super::image::{Image, Part, check_fits};
 use super::layout::{CMDLINE_MAX, HIGH_RAM};
-use super::{Entry, GuestRam, LoadedKernel};
+use super::{Entry, GuestRam, KernelImage};
 use crate::Error;
 
 /// Where the setup header stands in the file and in the zero page.
@@ -25,8 +25,8 @@ pub(super) fn is_bzimage(image: &Image<'_>) -> bool {
     read_header(image).is_ok_and(|header| header.boot_flag == BOOT_FLAG && header.header == HEADER_MAGIC)
 }
 
-/// Loads the protected-mode part of the bzImage; it unpacks itself.
-pub(super) fn load(ram: &GuestRam, image: &Image<'_>) -> Result<LoadedKernel, Error> {
+/// Understands the bzImage: its protected-mode part is what is loaded, and unpacks itself.
+pub(super) fn parse(ram: &GuestRam, image: &Image<'_>) -> Result<KernelImage, Error> {
     let header = read_header(image)?;
     let version = header.version;
     if version < OLDEST_VERSION || header.xloadflags & XLF_KERNEL_64 == 0 {
@@ -49,12 +49,14 @@ pub(super) fn load(ram: &GuestRam, image: &Image<'_>) -> Result<LoadedKernel, Er
     // Where it was linked to run: there it unpacks in place.
     let at = header.pref_address.max(HIGH_RAM);
     let end = check_fits(ram, "the unpacked kernel", at, length.max(u64::from(header.init_size)))?;
-    image.load(ram, Part { what: "the compressed kernel", offset, at, length })?;
-    Ok(LoadedKernel {
+    let part = image.part(ram, "the compressed kernel", Part { offset, at, length })?;
+    Ok(KernelImage {
         entry: Entry::Linux64(at + ENTRY_64, header),
+        start: at,
         end,
         initramfs_max: u64::from(header.initrd_addr_max),
         cmdline_max: usize::try_from(header.cmdline_size).unwrap_or(usize::MAX).min(CMDLINE_MAX - 1),
+        parts: vec![part],
     })
 }
 
@@ -69,7 +71,6 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::boot::load_kernel;
 
     const MIB: u64 = 1 << 20;
 
@@ -89,12 +90,12 @@ mod tests {
         }
     }
 
-    fn try_load(header: setup_header, payload: usize) -> Result<LoadedKernel, Error> {
+    fn try_load(header: setup_header, payload: usize) -> Result<KernelImage, Error> {
         let mut bytes = vec![0u8; 2 * 512 + payload];
         bytes[0x1f1..][..size_of::<setup_header>()].copy_from_slice(header.as_slice());
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
-        load_kernel(&GuestRam::new(64 * MIB).unwrap(), &file)
+        KernelImage::parse(&GuestRam::new(64 * MIB).unwrap(), &file)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use vm_memory::ByteValued;
 
 use super::image::{Image, Part, check_fits};
 use super::layout::{CMDLINE_MAX, HIGH_RAM, HOLE_END};
-use super::{Entry, GuestRam, LoadedKernel};
+use super::{Entry, GuestRam, KernelImage};
 use crate::Error;
 
 /// First bytes of an ELF file.
@@ -25,14 +25,15 @@ const MAX_NOTES: u64 = 64 << 10;
 /// XEN_ELFNOTE_PHYS32_ENTRY of Xen's public `elfnote.h`: where a PVH guest starts.
 const PVH_ENTRY_NOTE: u32 = 18;
 
-/// Loads the ELF kernel in `image`.
-pub(super) fn load(ram: &GuestRam, image: &Image<'_>) -> Result<LoadedKernel, Error> {
+/// Understands the ELF kernel in `image`.
+pub(super) fn parse(ram: &GuestRam, image: &Image<'_>) -> Result<KernelImage, Error> {
     let header = Header::read(image)?;
-    let (mut end, mut loaded, mut pvh) = (HIGH_RAM, 0u64, None);
+    let (mut start, mut end, mut loaded, mut pvh) = (u64::MAX, HIGH_RAM, 0u64, None);
+    let mut parts = Vec::new();
     for index in 0..header.program_headers {
         let segment = Segment::read(image, &header, index)?;
         match segment.kind {
-            PT_LOAD => {
+            PT_LOAD if segment.memory_size > 0 => {
                 if segment.file_size > segment.memory_size {
                     return Err(Error::Kernel(format!("segment {index} is larger in the file than in memory")));
                 }
@@ -41,7 +42,14 @@ pub(super) fn load(ram: &GuestRam, image: &Image<'_>) -> Result<LoadedKernel, Er
                 if loaded > image.size {
                     return Err(Error::Kernel("its segments overlap in the file".into()));
                 }
-                end = end.max(segment.load(ram, image, index)?);
+                let what = format!("segment {index}");
+                (start, end) = (
+                    start.min(segment.address),
+                    end.max(check_fits(ram, &what, segment.address, segment.memory_size)?),
+                );
+                // The rest of its memory is zero because all fresh RAM is.
+                let part = Part { offset: segment.offset, at: segment.address, length: segment.file_size };
+                parts.push(image.part(ram, &what, part)?);
             }
             PT_NOTE => pvh = pvh.or(pvh_entry(&segment.notes(image)?)),
             _ => {}
@@ -61,7 +69,7 @@ pub(super) fn load(ram: &GuestRam, image: &Image<'_>) -> Result<LoadedKernel, Er
     if !(HIGH_RAM..end).contains(&address) {
         return Err(Error::Kernel(format!("its entry point {address:#x} is outside of what it loads")));
     }
-    Ok(LoadedKernel { entry, end, initramfs_max: HOLE_END - 1, cmdline_max: CMDLINE_MAX - 1 })
+    Ok(KernelImage { entry, start, end, initramfs_max: HOLE_END - 1, cmdline_max: CMDLINE_MAX - 1, parts })
 }
 
 /// The setup header of a kernel that was built without one in front.
@@ -119,17 +127,6 @@ impl Segment {
             file_size: field(&bytes, 32),
             memory_size: field(&bytes, 40),
         })
-    }
-
-    /// Copies the segment; the rest of its memory is zero because all fresh RAM is. Returns its end.
-    fn load(&self, ram: &GuestRam, image: &Image<'_>, index: u16) -> Result<u64, Error> {
-        let what = format!("segment {index}");
-        if self.memory_size == 0 {
-            return Ok(HIGH_RAM);
-        }
-        let end = check_fits(ram, &what, self.address, self.memory_size)?;
-        image.load(ram, Part { what: &what, offset: self.offset, at: self.address, length: self.file_size })?;
-        Ok(end)
     }
 
     fn notes(&self, image: &Image<'_>) -> Result<Vec<u8>, Error> {

@@ -1,4 +1,4 @@
-//! A kernel image, whatever its format, from file to guest memory.
+//! A kernel image, whatever its format: first understood, then loaded.
 
 use std::fs::File;
 use std::io;
@@ -19,36 +19,57 @@ pub(crate) enum Entry {
     Linux64(u64, setup_header),
 }
 
-/// A kernel in guest memory.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct LoadedKernel {
+/// A kernel image that was understood: what goes where, and how it is entered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct KernelImage {
     /// Where and how it starts.
     pub(crate) entry: Entry,
+    /// First byte of the memory it is loaded to.
+    pub(crate) start: u64,
     /// First byte after the memory the kernel needs before it knows the memory map.
     pub(crate) end: u64,
     /// Highest address the kernel accepts for the last byte of the initramfs.
     pub(crate) initramfs_max: u64,
     /// Longest command line it takes, without the terminating zero.
     pub(crate) cmdline_max: usize,
+    /// What is copied from the file.
+    pub(super) parts: Vec<Part>,
 }
 
-/// Loads the kernel in `file`, telling its format by its content.
-pub(crate) fn load_kernel(ram: &GuestRam, file: &File) -> Result<LoadedKernel, Error> {
-    let metadata = file.metadata().map_err(|source| Error::Host { doing: "Looking at the kernel file", source })?;
-    if !metadata.is_file() {
-        return Err(Error::Kernel("it is not a regular file".into()));
+/// Some bytes of the image and the guest address they belong at; checked against file and RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) offset: u64,
+    pub(super) at: u64,
+    pub(super) length: u64,
+}
+
+impl KernelImage {
+    /// Understands the kernel in `file` for loading into `ram`, telling its format by its content.
+    pub(crate) fn parse(ram: &GuestRam, file: &File) -> Result<Self, Error> {
+        let metadata = file.metadata().map_err(|source| Error::Host { doing: "Looking at the kernel file", source })?;
+        if !metadata.is_file() {
+            return Err(Error::Kernel("it is not a regular file".into()));
+        }
+        let image = Image { file, size: metadata.len() };
+        let mut start = [0; 4];
+        image.read(&mut start, 0, "its first bytes")?;
+        if start == *elf::MAGIC {
+            elf::parse(ram, &image)
+        } else if bzimage::is_bzimage(&image) {
+            bzimage::parse(ram, &image)
+        } else {
+            let [a, b, c, d] = start;
+            let found = format!("it starts with {a:02x} {b:02x} {c:02x} {d:02x}");
+            Err(Error::Kernel(format!("it is neither an ELF vmlinux nor a bzImage for x86-64 ({found})")))
+        }
     }
-    let image = Image { file, size: metadata.len() };
-    let mut start = [0; 4];
-    image.read(&mut start, 0, "its first bytes")?;
-    if start == *elf::MAGIC {
-        elf::load(ram, &image)
-    } else if bzimage::is_bzimage(&image) {
-        bzimage::load(ram, &image)
-    } else {
-        let [a, b, c, d] = start;
-        let found = format!("it starts with {a:02x} {b:02x} {c:02x} {d:02x}");
-        Err(Error::Kernel(format!("it is neither an ELF vmlinux nor a bzImage for x86-64 ({found})")))
+
+    /// Copies the kernel from `file`, of which it was parsed, into `ram`.
+    pub(crate) fn load(&self, ram: &GuestRam, file: &File) -> Result<(), Error> {
+        self.parts.iter().try_for_each(|part| {
+            ram.load(file, part.offset, part.at, part.length).map_err(|error| unreadable("its last segment", &error))
+        })
     }
 }
 
@@ -65,25 +86,15 @@ impl Image<'_> {
         self.file.read_exact_at(bytes, offset).map_err(|error| unreadable(what, &error))
     }
 
-    /// Copies a part of the file to guest address `at`.
-    pub(super) fn load(&self, ram: &GuestRam, part: Part<'_>) -> Result<(), Error> {
-        let Part { what, offset, at, length } = part;
+    /// Checks that a part is in the file and fits into RAM; `what` names it in the message.
+    pub(super) fn part(&self, ram: &GuestRam, what: &str, part: Part) -> Result<Part, Error> {
+        let Part { offset, at, length } = part;
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
             let size = self.size;
             return Err(Error::Kernel(format!("{what} would end past the file's {size} bytes; the file is cut short")));
         }
-        check_fits(ram, what, at, length)?;
-        ram.load(self.file, offset, at, length).map_err(|error| unreadable(what, &error))
+        check_fits(ram, what, at, length).map(|_| part)
     }
-}
-
-/// Some bytes of the image and the guest address they belong at.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Part<'a> {
-    pub(super) what: &'a str,
-    pub(super) offset: u64,
-    pub(super) at: u64,
-    pub(super) length: u64,
 }
 
 /// Checks that a range is RAM that the kernel may have; returns its end.
@@ -114,7 +125,7 @@ mod tests {
     fn load_bytes(bytes: &[u8]) -> String {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        load_kernel(&GuestRam::new(64 << 20).unwrap(), &file).unwrap_err().to_string()
+        KernelImage::parse(&GuestRam::new(64 << 20).unwrap(), &file).unwrap_err().to_string()
     }
 
     #[test]
@@ -132,7 +143,7 @@ mod tests {
     #[test]
     fn directory_is_not_a_kernel() {
         let directory = File::open("/").unwrap();
-        let error = load_kernel(&GuestRam::new(64 << 20).unwrap(), &directory).unwrap_err();
+        let error = KernelImage::parse(&GuestRam::new(64 << 20).unwrap(), &directory).unwrap_err();
         assert!(error.to_string().contains("not a regular file"));
     }
 }

@@ -13,6 +13,6 @@ mod params;
 mod ram;
 
 pub(crate) use acpi::write_tables;
-pub(crate) use image::{Entry, LoadedKernel, load_kernel};
+pub(crate) use image::{Entry, KernelImage};
 pub(crate) use params::{BootInfo, write_params};
-pub(crate) use ram::GuestRam;
+pub(crate) use ram::{GuestRam, HUGE_PAGE};

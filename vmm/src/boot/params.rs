@@ -7,7 +7,7 @@ use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_
 use vm_memory::ByteValued;
 
 use super::layout::{self, BOOT_INFO, CMDLINE, PAGE_TABLES, PVH_MEMORY_MAP, PVH_MODULES, memory_map};
-use super::{Entry, GuestRam, LoadedKernel, cmdline};
+use super::{Entry, GuestRam, KernelImage, cmdline};
 use crate::Error;
 
 /// XEN_HVM_START_MAGIC_VALUE.
@@ -22,7 +22,7 @@ const LARGE: u64 = 1 << 7;
 /// What goes into the kernel's parameters besides the memory map.
 #[derive(Debug)]
 pub(crate) struct BootInfo<'a> {
-    pub(crate) kernel: LoadedKernel,
+    pub(crate) kernel: &'a KernelImage,
     pub(crate) initramfs: Option<&'a File>,
     pub(crate) cmdline: &'a str,
     /// Address of the ACPI root pointer.
@@ -33,7 +33,7 @@ pub(crate) struct BootInfo<'a> {
 pub(crate) fn write_params(ram: &GuestRam, info: &BootInfo<'_>) -> Result<(), Error> {
     let line = cmdline::join(info.cmdline, info.kernel.cmdline_max)?;
     ram.write(&line, CMDLINE)?;
-    let initramfs = info.initramfs.map(|file| load_initramfs(ram, file, &info.kernel)).transpose()?;
+    let initramfs = info.initramfs.map(|file| load_initramfs(ram, file, info.kernel)).transpose()?;
     match info.kernel.entry {
         Entry::Pvh(_) => write_start_info(ram, info.rsdp, initramfs),
         Entry::Linux64(_, header) => {
@@ -47,7 +47,7 @@ pub(crate) fn write_params(ram: &GuestRam, info: &BootInfo<'_>) -> Result<(), Er
 type Extent = (u64, u64);
 
 /// Puts the initramfs as high as the kernel allows, where it is in nobody's way.
-fn load_initramfs(ram: &GuestRam, file: &File, kernel: &LoadedKernel) -> Result<Extent, Error> {
+fn load_initramfs(ram: &GuestRam, file: &File, kernel: &KernelImage) -> Result<Extent, Error> {
     let failed = |source| Error::Host { doing: "Reading the initramfs", source };
     let size = file.metadata().map_err(failed)?.len();
     let top = ram.low_end().min(kernel.initramfs_max.saturating_add(1));
@@ -150,8 +150,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn kernel(entry: Entry, initramfs_max: u64) -> LoadedKernel {
-        LoadedKernel { entry, end: 32 * MIB, initramfs_max, cmdline_max: 2047 }
+    fn kernel(entry: Entry, initramfs_max: u64) -> KernelImage {
+        KernelImage { entry, end: 32 * MIB, initramfs_max, cmdline_max: 2047, start: 16 * MIB, parts: Vec::new() }
     }
 
     fn initramfs(size: usize) -> File {
@@ -165,7 +165,8 @@ mod tests {
         let ram = GuestRam::new(128 * MIB).unwrap();
         let file = initramfs(5000);
         let kernel = kernel(Entry::Pvh(0x100_0000), u64::from(u32::MAX));
-        write_params(&ram, &BootInfo { kernel, initramfs: Some(&file), cmdline: "x=y", rsdp: 0xe_0000 }).unwrap();
+        write_params(&ram, &BootInfo { kernel: &kernel, initramfs: Some(&file), cmdline: "x=y", rsdp: 0xe_0000 })
+            .unwrap();
         let info: hvm_start_info = ram.memory().read_obj(GuestAddress(BOOT_INFO)).unwrap();
         assert_eq!((info.magic, info.nr_modules, info.rsdp_paddr), (START_INFO_MAGIC, 1, 0xe_0000));
         let module: hvm_modlist_entry = ram.memory().read_obj(GuestAddress(info.modlist_paddr)).unwrap();
@@ -178,7 +179,7 @@ mod tests {
         let ram = GuestRam::new(256 * MIB).unwrap();
         let file = initramfs(4096);
         let kernel = kernel(Entry::Linux64(0x100_0200, setup_header::default()), 128 * MIB - 1);
-        write_params(&ram, &BootInfo { kernel, initramfs: Some(&file), cmdline: "", rsdp: 1 }).unwrap();
+        write_params(&ram, &BootInfo { kernel: &kernel, initramfs: Some(&file), cmdline: "", rsdp: 1 }).unwrap();
         let params: boot_params = ram.memory().read_obj(GuestAddress(BOOT_INFO)).unwrap();
         let (image, size, entries) = (params.hdr.ramdisk_image, params.hdr.ramdisk_size, params.e820_entries);
         assert_eq!((u64::from(image), size, entries), (128 * MIB - PAGE, 4096, 4));
@@ -189,7 +190,7 @@ mod tests {
         let ram = GuestRam::new(33 * MIB).unwrap();
         let file = initramfs(usize::try_from(2 * MIB).unwrap());
         let kernel = kernel(Entry::Pvh(0x100_0000), u64::from(u32::MAX));
-        let info = BootInfo { kernel, initramfs: Some(&file), cmdline: "", rsdp: 0 };
+        let info = BootInfo { kernel: &kernel, initramfs: Some(&file), cmdline: "", rsdp: 0 };
         let error = write_params(&ram, &info).unwrap_err().to_string();
         assert!(error.contains("do not fit into 33 MiB"), "{error}");
     }

@@ -8,13 +8,16 @@ use std::io;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create, sendfile};
 use rustix::io::dup;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use super::layout::{HOLE_END, split};
 use crate::Error;
 
 /// Most bytes one `sendfile` call moves (its limit is just below 2 GiB).
 const MAX_CHUNK: u64 = 1 << 30;
+
+/// Size of the host's huge pages.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// Guest RAM and the memfd behind it.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ impl GuestRam {
         if high > 0 {
             regions.push(region(&file, HOLE_END, low, high)?);
         }
-        let memory = GuestMemoryMmap::from_ranges_with_files(regions).map_err(io::Error::other)?;
+        let memory = GuestMemoryMmap::from_regions(regions).map_err(io::Error::other)?;
         Ok(Self { memory, file, size })
     }
 
@@ -61,6 +64,14 @@ impl GuestRam {
     /// End of the RAM below the hole.
     pub(crate) fn low_end(&self) -> u64 {
         split(self.size).0
+    }
+
+    /// End of all RAM.
+    pub(crate) fn end(&self) -> u64 {
+        match split(self.size) {
+            (low, 0) => low,
+            (_, high) => HOLE_END + high,
+        }
     }
 
     /// Writes `bytes` at guest address `at`, which our own layout says is RAM.
@@ -92,9 +103,23 @@ impl GuestRam {
     }
 }
 
-fn region(file: &File, at: u64, offset: u64, size: u64) -> io::Result<(GuestAddress, usize, Option<FileOffset>)> {
+/// Maps `size` bytes of `file` from `offset` as guest memory at `at`, aligned to a huge page if that can be had.
+fn region(file: &File, at: u64, offset: u64, size: u64) -> io::Result<GuestRegionMmap> {
     let size = usize::try_from(size).map_err(io::Error::other)?;
-    Ok((GuestAddress(at), size, Some(FileOffset::new(file.try_clone()?, offset))))
+    let map =
+        || MmapRegion::<()>::from_file(FileOffset::new(file.try_clone()?, offset), size).map_err(io::Error::other);
+    let first = map()?;
+    let excess = first.as_ptr() as usize % HUGE_PAGE;
+    let mapping = if excess == 0 {
+        first
+    } else {
+        // The host's kernel places mappings from the top down: behind a padding of that size the next one is aligned.
+        // If not, nothing is lost but speed.
+        drop(first);
+        let _padding = MmapRegion::<()>::new(excess).map_err(io::Error::other)?;
+        map()?
+    };
+    GuestRegionMmap::new(mapping, GuestAddress(at)).ok_or_else(|| io::Error::other("guest memory wraps around"))
 }
 
 #[cfg(test)]
@@ -102,7 +127,7 @@ mod tests {
     use std::io::Write;
 
     use rustix::fs::fcntl_get_seals;
-    use vm_memory::GuestMemoryBackend;
+    use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 
     use super::*;
 
@@ -120,6 +145,15 @@ mod tests {
         let ram = GuestRam::new(8 << 30).unwrap();
         assert_eq!(ram.memory().num_regions(), 2);
         assert_eq!(rustix::fs::fstat(&ram.file).unwrap().st_blocks, 0);
+    }
+
+    #[test]
+    fn mappings_are_aligned_to_huge_pages() {
+        let ram = GuestRam::new(8 << 30).unwrap();
+        for region in ram.memory().iter() {
+            let address = region.get_host_address(MemoryRegionAddress(0)).unwrap();
+            assert_eq!(address as usize % HUGE_PAGE, 0, "at {:?}", region.start_addr());
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::io::Write;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::boot::load_kernel;
 
 const MIB: u64 = 1 << 20;
 const LOAD_AT: u64 = 16 * MIB;
@@ -52,11 +51,12 @@ fn segment(bytes: &mut [u8], index: usize, kind: u32, numbers: [u64; 5]) {
     }
 }
 
-fn try_load(bytes: &[u8], memory: u64) -> Result<(GuestRam, LoadedKernel), Error> {
+fn try_load(bytes: &[u8], memory: u64) -> Result<(GuestRam, KernelImage), Error> {
     let mut file: File = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     let ram = GuestRam::new(memory)?;
-    let kernel = load_kernel(&ram, &file)?;
+    let kernel = KernelImage::parse(&ram, &file)?;
+    kernel.load(&ram, &file)?;
     Ok((ram, kernel))
 }
 

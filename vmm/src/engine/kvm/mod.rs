@@ -8,6 +8,7 @@ mod counts;
 mod cpuid;
 mod devices;
 mod explain;
+mod huge;
 mod interrupt;
 mod kick;
 mod registers;
@@ -26,7 +27,7 @@ use stop::Stop;
 use system::{Access, CONFIG_SLOT, RAM_SLOT, System};
 
 use super::{Machine, Running};
-use crate::boot::{BootInfo, GuestRam, load_kernel, write_params, write_tables};
+use crate::boot::{BootInfo, GuestRam, KernelImage, write_params, write_tables};
 use crate::{Device, Error};
 
 /// Loads the kernel, builds the board and starts the vCPUs.
@@ -36,10 +37,12 @@ pub(crate) fn boot(machine: Machine) -> Result<Box<dyn Running>, Error> {
     let ram = GuestRam::new(config.memory.bytes())?;
     system.map(ram.memory(), RAM_SLOT, Access::ReadWrite)?;
     timeline.mark("engine ready");
-    let kernel = load_kernel(&ram, &config.kernel.file)?;
+    let kernel = KernelImage::parse(&ram, &config.kernel.file)?;
+    huge::back(&ram, &kernel);
+    kernel.load(&ram, &config.kernel.file)?;
     let rsdp = write_tables(&ram, config.cpus)?;
     let initramfs = config.initramfs.as_ref().map(|initramfs| &initramfs.file);
-    write_params(&ram, &BootInfo { kernel, initramfs, cmdline: &config.cmdline, rsdp })?;
+    write_params(&ram, &BootInfo { kernel: &kernel, initramfs, cmdline: &config.cmdline, rsdp })?;
     timeline.mark("kernel loaded");
     let stop = Arc::new(Stop::default());
     let devices = devices.into_iter().map(Device::into_virtio).collect();
