@@ -25,7 +25,12 @@ pub struct Rng {
 impl Rng {
     /// A device that draws from the host kernel's generator.
     pub fn new() -> Self {
-        let info = DeviceInfo { kind: VIRTIO_ID_RNG, label: "rng".into(), queue_sizes: vec![64], features: 0 };
+        Self::labelled("rng")
+    }
+
+    /// The same, for a VM that has more than one.
+    pub fn labelled(label: impl Into<String>) -> Self {
+        let info = DeviceInfo { kind: VIRTIO_ID_RNG, label: label.into(), queue_sizes: vec![64], features: 0 };
         Self { info }
     }
 }

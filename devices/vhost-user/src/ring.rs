@@ -9,10 +9,13 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::Memory;
 
+/// The longest ring a monitor may set up. It is the monitor that tells the guest how long rings may be, not the device:
+/// behind QEMU's MMIO transport the guest is offered this length for every ring.
+const MAX_SIZE: u16 = 1024;
+
 /// A ring between its set-up messages; [`Ring::queue`] makes the real thing when it starts.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    max_size: u16,
     size: u16,
     /// Descriptor table, available ring, used ring, in the monitor's addresses.
     addresses: Option<[u64; 3]>,
@@ -25,13 +28,14 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    pub(crate) fn new(max_size: u16) -> Self {
-        Self { max_size, size: max_size, addresses: None, base: 0, kick: None, enabled: false, running: false }
+    /// A ring as long as its device suggests, until the monitor says otherwise.
+    pub(crate) fn new(size: u16) -> Self {
+        Self { size, addresses: None, base: 0, kick: None, enabled: false, running: false }
     }
 
     pub(crate) fn set_size(&mut self, size: u32) -> io::Result<()> {
         let size = u16::try_from(size).map_err(|_| invalid("ring size"))?;
-        if size > self.max_size || !size.is_power_of_two() {
+        if size > MAX_SIZE || !size.is_power_of_two() {
             return Err(invalid("ring size"));
         }
         self.size = size;
@@ -50,7 +54,7 @@ impl Ring {
     /// The ring in guest-physical addresses, ready to be served.
     pub(crate) fn queue(&self, memory: &Memory, event_idx: bool) -> io::Result<Queue> {
         let addresses = self.addresses.ok_or_else(|| invalid("ring without addresses"))?;
-        let mut queue = Queue::new(self.max_size).map_err(io::Error::other)?;
+        let mut queue = Queue::new(MAX_SIZE).map_err(io::Error::other)?;
         queue.try_set_size(self.size).map_err(io::Error::other)?;
         let [table, avail, used] = addresses.map(|address| memory.translate(address));
         let outside = || invalid("ring outside guest RAM");

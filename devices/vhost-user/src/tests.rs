@@ -120,7 +120,7 @@ fn impossible_rings_are_refused_and_the_next_good_one_is_taken() {
     };
     let kick = EventFd::new(EFD_NONBLOCK).unwrap();
     let frontend = bench.socket.frontend();
-    for size in [0, 3, 512, u16::MAX] {
+    for size in [0, 3, 2048, u16::MAX] {
         assert!(frontend.set_vring_num(0, size).is_err(), "size {size}");
     }
     frontend.set_vring_addr(0, &outside).unwrap();
