@@ -1,12 +1,10 @@
-//! Boots a kernel with the kvm engine and prints its serial console: for trying things, and for counting.
+//! Boots a kernel and prints its serial console: for trying things, and for counting.
 //!
-//! `boot KERNEL [INITRAMFS] [--cpus N] [--memory MIB] [--cmdline TEXT] [--until TEXT] [--rngs N]`: with `--until`,
-//! the VM is ended when its console shows TEXT; without, when the guest powers off. N virtio entropy devices (1) are
-//! plugged in.
+//! `boot KERNEL [INITRAMFS] [--engine auto|kvm|qemu] [--cpus N] [--memory MIB] [--cmdline TEXT] [--until TEXT]
+//! [--rngs N]`: with `--until`, the VM is ended when its console shows TEXT; without, when the guest powers off. N
+//! virtio entropy devices (1) are plugged in.
 
-use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -17,6 +15,7 @@ const POLL: Duration = Duration::from_millis(2);
 
 struct Arguments {
     files: Vec<String>,
+    engine: Engine,
     cpus: u8,
     memory: u64,
     cmdline: String,
@@ -29,7 +28,7 @@ fn main() -> ExitCode {
     match arguments().map_err(|text| text.to_string()).and_then(|arguments| run(&arguments, started)) {
         Ok(Exit::Shutdown | Exit::Killed) => ExitCode::SUCCESS,
         Ok(exit) => {
-            eprintln!("boot: {exit:?}");
+            eprintln!("boot: {exit}");
             ExitCode::from(1)
         }
         Err(error) => {
@@ -40,8 +39,8 @@ fn main() -> ExitCode {
 }
 
 fn arguments() -> Result<Arguments, &'static str> {
-    let mut parsed =
-        Arguments { files: Vec::new(), cpus: 1, memory: 512, cmdline: String::new(), until: None, rngs: 1 };
+    let (files, cmdline) = (Vec::new(), String::new());
+    let mut parsed = Arguments { files, engine: Engine::Auto, cpus: 1, memory: 512, cmdline, until: None, rngs: 1 };
     let mut rest = std::env::args().skip(1);
     while let Some(word) = rest.next() {
         if !word.starts_with("--") {
@@ -50,6 +49,7 @@ fn arguments() -> Result<Arguments, &'static str> {
         }
         let value = rest.next().ok_or("an option lacks its value")?;
         match word.as_str() {
+            "--engine" => parsed.engine = engine(&value)?,
             "--cpus" => parsed.cpus = value.parse().map_err(|_| "--cpus takes a number")?,
             "--memory" => parsed.memory = value.parse().map_err(|_| "--memory takes a number of MiB")?,
             "--cmdline" => parsed.cmdline = value,
@@ -61,13 +61,22 @@ fn arguments() -> Result<Arguments, &'static str> {
     Ok(parsed)
 }
 
+fn engine(name: &str) -> Result<Engine, &'static str> {
+    match name {
+        "auto" => Ok(Engine::Auto),
+        "kvm" => Ok(Engine::Kvm),
+        "qemu" => Ok(Engine::Qemu),
+        _ => Err("--engine takes auto, kvm or qemu"),
+    }
+}
+
 fn run(arguments: &Arguments, started: Instant) -> Result<Exit, String> {
     let kernel = arguments.files.first().ok_or("which kernel?")?;
     let config = config(arguments, kernel).map_err(|error| describe(&error))?;
     let timeline = Timeline::since(started);
-    let mut builder = Vm::builder(config).engine(Engine::Kvm).timeline(timeline.clone());
-    for _ in 0..arguments.rngs {
-        builder = builder.device(Box::new(devices::rng::Rng::new()) as Box<dyn virtio::VirtioDevice>);
+    let mut builder = Vm::builder(config).engine(arguments.engine).timeline(timeline.clone());
+    for index in 0..arguments.rngs {
+        builder = builder.device(devices::rng::Rng::labelled(format!("rng{index}")));
     }
     let vm = builder.build();
     let running = vm.and_then(Vm::boot).map_err(|error| describe(&error))?;
@@ -88,19 +97,12 @@ fn run(arguments: &Arguments, started: Instant) -> Result<Exit, String> {
     for mark in timeline.marks() {
         eprintln!("boot: {:9.3} ms {}", mark.at.as_secs_f64() * 1e3, mark.name);
     }
-    eprintln!("boot: {:?} {:?}", exit, handle.counts());
+    eprintln!("boot: {exit} {:?}", handle.counts());
     Ok(exit)
 }
 
 fn config(arguments: &Arguments, kernel: &str) -> Result<VmConfig, Error> {
-    let initramfs = match arguments.files.get(1) {
-        Some(path) => Some(Initramfs::from(File::open(path).map_err(|source| Error::File {
-            what: "initramfs",
-            path: Path::new(path).into(),
-            source,
-        })?)),
-        None => None,
-    };
+    let initramfs = arguments.files.get(1).map(Initramfs::open).transpose()?;
     let (cpus, memory, cmdline) = (arguments.cpus, Mib(arguments.memory), arguments.cmdline.clone());
     Ok(VmConfig { cpus, memory, initramfs, cmdline, ..VmConfig::new(Kernel::open(kernel)?) })
 }

@@ -1,8 +1,10 @@
 //! From a configuration to a VM that is known to be bootable.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::engine::Machine;
+use crate::engine::{Machine, choose};
+use crate::validate::validate;
 use crate::{ConsoleLog, Device, Engine, Error, Timeline, Vm, VmConfig};
 
 /// Collects what the VM is made of.
@@ -12,11 +14,13 @@ pub struct VmBuilder {
     engine: Engine,
     devices: Vec<Device>,
     timeline: Timeline,
+    qemu: Option<PathBuf>,
 }
 
 impl VmBuilder {
     pub(crate) fn new(config: VmConfig) -> Self {
-        Self { config, engine: Engine::Auto, devices: Vec::new(), timeline: Timeline::since(Instant::now()) }
+        let timeline = Timeline::since(Instant::now());
+        Self { config, engine: Engine::Auto, devices: Vec::new(), timeline, qemu: None }
     }
 
     /// Chooses the engine; the default is [`Engine::Auto`].
@@ -37,10 +41,18 @@ impl VmBuilder {
         self
     }
 
-    /// Validates everything and starts nothing.
+    /// Runs this QEMU, should it come to that, instead of the one in `PATH`.
+    pub fn qemu(mut self, program: impl Into<PathBuf>) -> Self {
+        self.qemu = Some(program.into());
+        self
+    }
+
+    /// Validates everything, chooses the engine and starts nothing.
     pub fn build(self) -> Result<Vm, Error> {
-        let Self { mut config, engine, devices, timeline } = self;
+        let Self { mut config, engine, devices, timeline, qemu } = self;
+        validate(&config, &devices)?;
+        let choice = choose(engine, qemu)?;
         let console = ConsoleLog::with_sink(config.serial.take());
-        Ok(Vm { engine, machine: Machine { config, devices, timeline, console } })
+        Ok(Vm { choice, machine: Machine { config, devices, timeline, console } })
     }
 }

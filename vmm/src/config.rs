@@ -1,10 +1,10 @@
 //! What a VM is made of.
 
-use std::fmt;
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
-use virtio::VirtioDevice;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use crate::Error;
 
@@ -43,6 +43,11 @@ impl Kernel {
         let path = path.as_ref();
         File::open(path).map(Self::from).map_err(|source| Error::File { what: "kernel", path: path.into(), source })
     }
+
+    /// Takes an image that is in memory already, such as one embedded in the program.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        memory_file("kernel", bytes).map(Self::from)
+    }
 }
 
 impl From<File> for Kernel {
@@ -57,39 +62,22 @@ pub struct Initramfs {
     pub(crate) file: File,
 }
 
+impl Initramfs {
+    /// Opens an archive on disk.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        File::open(path).map(Self::from).map_err(|source| Error::File { what: "initramfs", path: path.into(), source })
+    }
+
+    /// Takes an archive that is in memory already, such as one embedded in the program.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        memory_file("initramfs", bytes).map(Self::from)
+    }
+}
+
 impl From<File> for Initramfs {
     fn from(file: File) -> Self {
         Self { file }
-    }
-}
-
-/// A device to build into the VM. The engines need to know the kind: the qemu engine hands some of them to QEMU.
-#[non_exhaustive]
-pub enum Device {
-    /// A device that both engines serve as it is.
-    Virtio(Box<dyn VirtioDevice>),
-}
-
-impl Device {
-    /// The device's own code, for an engine that serves it itself.
-    pub(crate) fn into_virtio(self) -> Box<dyn VirtioDevice> {
-        match self {
-            Self::Virtio(device) => device,
-        }
-    }
-}
-
-impl From<Box<dyn VirtioDevice>> for Device {
-    fn from(device: Box<dyn VirtioDevice>) -> Self {
-        Self::Virtio(device)
-    }
-}
-
-impl fmt::Debug for Device {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Virtio(device) => formatter.debug_tuple("Virtio").field(device.info()).finish(),
-        }
     }
 }
 
@@ -114,5 +102,39 @@ impl VmConfig {
     /// One CPU and 512 MiB around `kernel`.
     pub fn new(kernel: Kernel) -> Self {
         Self { cpus: 1, memory: Mib(512), kernel, initramfs: None, cmdline: String::new(), serial: None }
+    }
+}
+
+/// A file that lives in memory, has no name on disk and can no longer be changed.
+fn memory_file(name: &'static str, bytes: &[u8]) -> Result<File, Error> {
+    let fill = || -> io::Result<File> {
+        let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        file.write_all(bytes)?;
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok(file)
+    };
+    fill().map_err(|source| Error::Host { doing: "Putting an image into memory", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn image_in_memory_reads_back_and_cannot_change() {
+        let kernel = Kernel::from_bytes(b"image").unwrap();
+        let mut bytes = [0; 5];
+        kernel.file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"image");
+        assert!(kernel.file.write_at(b"other", 0).is_err());
+        assert!(kernel.file.set_len(0).is_err());
+    }
+
+    #[test]
+    fn missing_file_is_named() {
+        let error = Initramfs::open("/nonexistent/initramfs").unwrap_err().to_string();
+        assert_eq!(error, "Cannot use initramfs /nonexistent/initramfs");
     }
 }

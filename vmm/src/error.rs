@@ -37,6 +37,14 @@ pub enum Error {
         /// What was found and what to do.
         reason: String,
     },
+    /// [`Engine::Auto`](crate::Engine::Auto) found none that works.
+    #[error("No engine can be used here. kvm: {kvm}. qemu: {qemu}")]
+    NoEngine {
+        /// Why not the kvm engine, and what to do.
+        kvm: String,
+        /// Why not the qemu engine, and what to do.
+        qemu: String,
+    },
     /// A step on the host failed.
     #[error("{doing} failed")]
     Host {

@@ -18,13 +18,16 @@ pub mod vm;
 
 mod boot;
 mod console;
+mod device;
 mod engine;
 mod timeline;
 mod transport;
+mod validate;
 
 pub use builder::VmBuilder;
-pub use config::{Device, Engine, Initramfs, Kernel, Mib, VmConfig};
+pub use config::{Engine, Initramfs, Kernel, Mib, VmConfig};
 pub use console::ConsoleLog;
+pub use device::Device;
 pub use error::Error;
 pub use probe::{KvmReport, KvmVerdict, Probe, QemuReport, probe};
 pub use timeline::{Mark, Timeline};

@@ -1,6 +1,10 @@
 //! How vCPUs run: `kvm` and `qemu`, behind the two traits that the rest of the crate needs.
 
+mod choose;
 pub(crate) mod kvm;
+pub(crate) mod qemu;
+
+pub(crate) use choose::{Choice, choose};
 
 use std::fmt::Debug;
 

@@ -12,7 +12,7 @@ use kvm_ioctls::{Cap, Kvm};
 use super::ring0;
 
 /// Where the kernel offers KVM.
-pub(super) const DEVICE: &str = "/dev/kvm";
+const DEVICE: &str = "/dev/kvm";
 
 /// Above this a loop turn in guest ring 0 is emulated. Hardware needs 0 to 3 ns, a KVM nested in an emulator about as
 /// much, instruction emulators 1,800 and more: the geometric middle leaves a wide margin either way.
@@ -63,10 +63,15 @@ pub enum KvmVerdict {
 }
 
 impl KvmReport {
+    /// Looks at the one device there is.
+    pub(crate) fn examine() -> Self {
+        Self::take(Path::new(DEVICE))
+    }
+
     /// Looks at `device`.
-    pub(super) fn take(device: &Path) -> Self {
+    fn take(device: &Path) -> Self {
         let begin = Instant::now();
-        let (verdict, ring0_ns) = match examine(device) {
+        let (verdict, ring0_ns) = match ring0_cost(device) {
             Ok(ns) if ns > EMULATED_NS => (KvmVerdict::Emulated, Some(ns)),
             Ok(ns) => (KvmVerdict::Native, Some(ns)),
             Err(verdict) => (verdict, None),
@@ -110,7 +115,7 @@ impl fmt::Display for KvmReport {
 }
 
 /// Nanoseconds per turn of a loop in ring 0, or why it did not come to that.
-fn examine(device: &Path) -> Result<f64, KvmVerdict> {
+fn ring0_cost(device: &Path) -> Result<f64, KvmVerdict> {
     let path = CString::new(device.as_os_str().as_bytes()).map_err(|error| KvmVerdict::Broken(error.into()))?;
     let kvm = Kvm::new_with_path(path).map_err(|error| match error.errno() {
         libc::ENOENT | libc::ENOTDIR | libc::ENODEV | libc::ENXIO => KvmVerdict::Absent,

@@ -8,8 +8,6 @@ mod kvm;
 mod qemu;
 mod ring0;
 
-use std::path::Path;
-
 pub use kvm::{KvmReport, KvmVerdict};
 pub use qemu::QemuReport;
 
@@ -31,5 +29,5 @@ pub struct Probe {
 /// println!("qemu: {}", found.qemu);
 /// ```
 pub fn probe() -> Probe {
-    Probe { kvm: KvmReport::take(Path::new(kvm::DEVICE)), qemu: QemuReport::search() }
+    Probe { kvm: KvmReport::examine(), qemu: QemuReport::search() }
 }

@@ -20,7 +20,7 @@ pub struct QemuReport {
 
 impl QemuReport {
     /// Searches `PATH`.
-    pub(super) fn search() -> Self {
+    pub(crate) fn search() -> Self {
         Self { program: std::env::var_os("PATH").and_then(|path| find_in(&path)) }
     }
 

@@ -1,0 +1,88 @@
+//! What can be built into a VM, and which engine serves it how.
+
+use std::fmt;
+
+use devices::blk::Blk;
+use devices::net::Net;
+use devices::rng::Rng;
+use devices::vsock::Vsock;
+use virtio::{DeviceInfo, VirtioDevice};
+use virtio_bindings::virtio_ids::{VIRTIO_ID_BALLOON, VIRTIO_ID_CONSOLE, VIRTIO_ID_NET, VIRTIO_ID_VSOCK};
+
+/// Kinds of which a guest would not know which is which.
+const SINGULAR: [u32; 4] = [VIRTIO_ID_NET, VIRTIO_ID_CONSOLE, VIRTIO_ID_BALLOON, VIRTIO_ID_VSOCK];
+
+/// A device to build into the VM. The engines need to know the kind: the qemu engine hands some of them to QEMU.
+///
+/// ```no_run
+/// # fn main() -> Result<(), vmm::Error> {
+/// # let config = vmm::VmConfig::new(vmm::Kernel::open("vmlinux")?);
+/// let vm = vmm::Vm::builder(config).device(devices::rng::Rng::new()).build()?;
+/// # Ok(()) }
+/// ```
+#[non_exhaustive]
+pub enum Device {
+    /// A device whose code both engines run: in process under kvm, over vhost-user under qemu.
+    Virtio(Box<dyn VirtioDevice>),
+    /// A network card: under qemu, QEMU's own at the same link.
+    Net(Box<Net>),
+}
+
+impl Device {
+    /// Kind, label and queues.
+    pub(crate) fn info(&self) -> &DeviceInfo {
+        match self {
+            Self::Virtio(device) => device.info(),
+            Self::Net(net) => net.info(),
+        }
+    }
+
+    /// Whether a VM has one of this kind at most; others are told apart by their serial or tag.
+    pub(crate) fn is_singular(&self) -> bool {
+        SINGULAR.contains(&self.info().kind)
+    }
+
+    /// The device's own code, for an engine that serves all of them itself.
+    pub(crate) fn into_virtio(self) -> Box<dyn VirtioDevice> {
+        match self {
+            Self::Virtio(device) => device,
+            Self::Net(net) => net,
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Device").field(self.info()).finish()
+    }
+}
+
+impl From<Box<dyn VirtioDevice>> for Device {
+    fn from(device: Box<dyn VirtioDevice>) -> Self {
+        Self::Virtio(device)
+    }
+}
+
+impl From<Rng> for Device {
+    fn from(rng: Rng) -> Self {
+        Self::Virtio(Box::new(rng))
+    }
+}
+
+impl From<Blk> for Device {
+    fn from(disk: Blk) -> Self {
+        Self::Virtio(Box::new(disk))
+    }
+}
+
+impl From<Vsock> for Device {
+    fn from(vsock: Vsock) -> Self {
+        Self::Virtio(Box::new(vsock))
+    }
+}
+
+impl From<Net> for Device {
+    fn from(net: Net) -> Self {
+        Self::Net(Box::new(net))
+    }
+}

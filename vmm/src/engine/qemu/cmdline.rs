@@ -1,0 +1,32 @@
+//! The kernel command line: what this board needs, then what the caller wants.
+
+/// What the microvm board under an emulated CPU asks of every kernel:
+/// - `quiet`: every character on the serial console is work (the caller's `loglevel=` comes later and wins);
+/// - `console`: the 8250, so that a panic can be read;
+/// - `panic=-1`: reset at once instead of hanging, which ends the VM;
+/// - `8250.nr_uarts=1`: there is one UART, do not look for three more;
+/// - `tsc=reliable`: there is no second clock on this board to check the counter against;
+/// - `noreplace-smp`: leave lock prefixes alone on one CPU; patching them out is slow where code is translated;
+/// - `tsc_early_khz`: see the `tsc` module.
+///
+/// `nolapic_timer` would save a tenth of a second and must not be here: the local timer is the only one this board's
+/// ACPI tables offer, without it every sleep in the guest is forever.
+const BOARD: &str = "quiet console=ttyS0 panic=-1 8250.nr_uarts=1 tsc=reliable noreplace-smp";
+
+/// Joins the board's parameters and the caller's.
+pub(super) fn join(tsc_khz: u64, extra: &str) -> String {
+    format!("{BOARD} tsc_early_khz={tsc_khz} {}", extra.trim()).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_parameters_come_last_and_win() {
+        let line = join(2_500_000, " loglevel=7 ");
+        assert!(line.starts_with("quiet console=ttyS0"));
+        assert!(line.ends_with("tsc_early_khz=2500000 loglevel=7"));
+        assert!(join(1, "").ends_with("=1"));
+    }
+}
