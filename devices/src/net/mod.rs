@@ -8,6 +8,8 @@
 mod config;
 mod device;
 mod receive;
+#[cfg(test)]
+mod tests;
 mod transmit;
 
 pub use config::NetConfig;
