@@ -106,7 +106,7 @@ pub struct Sysctl {
 /// The one link, statically configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Picks the interface by its address; the first one that is not loopback when absent.
+    /// Picks the interface by its address; the first device when absent.
     pub mac: Option<[u8; 6]>,
     /// Link MTU.
     pub mtu: u16,

@@ -14,4 +14,5 @@ mod spawn;
 mod stdio;
 mod user;
 
+pub(crate) use session::monotonic_ns;
 pub use session::{Context, serve};

@@ -1,0 +1,62 @@
+//! Host directories and files at their places in the guest.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use agent_protocol::SHARES_TAG;
+use agent_protocol::setup::{Share, ShareKind};
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
+
+use super::mount::{Spec, make_directory, read_only};
+use crate::failure::{During, Failure};
+
+/// Where the one virtio-fs device is mounted while its entries are put in place.
+const ALL: &str = "/run/vmm/shares";
+const FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+
+/// Puts every share in place, outer paths before those inside them.
+pub(super) fn mount(shares: &[Share]) -> Result<(), Failure> {
+    if shares.is_empty() {
+        return Ok(());
+    }
+    make_directory(Path::new(ALL))?;
+    Spec { source: SHARES_TAG, target: ALL, kind: "virtiofs", flags: FLAGS, options: "" }.mount()?;
+    let mut shares: Vec<&Share> = shares.iter().collect();
+    shares.sort_by_key(|share| share.path.components().count());
+    for share in shares {
+        place(share)?;
+    }
+    // Each place keeps its mount; the whole collection need not be seen.
+    unmount(ALL, UnmountFlags::DETACH).during(|| format!("Cannot unmount {ALL}"))
+}
+
+fn place(share: &Share) -> Result<(), Failure> {
+    let source = PathBuf::from(ALL).join(share.entry.as_os_str());
+    let target = share.path.as_path();
+    match share.kind {
+        ShareKind::Directory => make_directory(target)?,
+        ShareKind::File => make_file(target)?,
+    }
+    let place = || format!("Cannot mount share {:?} on {}", share.entry, target.display());
+    mount_bind(&source, target).during(place)?;
+    if share.read_only {
+        mount_remount(target, MountFlags::BIND | FLAGS | read_only(true), "").during(place)?;
+    }
+    Ok(())
+}
+
+/// Something to mount a file on, if there is nothing.
+fn make_file(path: &Path) -> Result<(), Failure> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_directory(parent)?;
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map(drop)
+        .during(|| format!("Cannot make the file {}", path.display()))
+}
