@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use devices::balloon::Balloon;
 use devices::blk::Blk;
+use devices::console::Console;
+use devices::fs::Fs;
 use devices::net::Net;
 use devices::rng::Rng;
 use devices::vsock::Vsock;
@@ -26,6 +29,10 @@ pub enum Device {
     Virtio(Box<dyn VirtioDevice>),
     /// A network card: under qemu, QEMU's own at the same link.
     Net(Box<Net>),
+    /// A console: under qemu, QEMU's own on the same host end, which must be a socket; it does not learn the window size.
+    Console(Box<Console>),
+    /// A memory balloon: under qemu, QEMU's own, which reports free pages and has no target.
+    Balloon(Box<Balloon>),
 }
 
 impl Device {
@@ -34,6 +41,8 @@ impl Device {
         match self {
             Self::Virtio(device) => device.info(),
             Self::Net(net) => net.info(),
+            Self::Console(console) => console.info(),
+            Self::Balloon(balloon) => balloon.info(),
         }
     }
 
@@ -47,6 +56,8 @@ impl Device {
         match self {
             Self::Virtio(device) => device,
             Self::Net(net) => net,
+            Self::Console(console) => console,
+            Self::Balloon(balloon) => balloon,
         }
     }
 }
@@ -81,8 +92,26 @@ impl From<Vsock> for Device {
     }
 }
 
+impl From<Fs> for Device {
+    fn from(shares: Fs) -> Self {
+        Self::Virtio(Box::new(shares))
+    }
+}
+
 impl From<Net> for Device {
     fn from(net: Net) -> Self {
         Self::Net(Box::new(net))
+    }
+}
+
+impl From<Console> for Device {
+    fn from(console: Console) -> Self {
+        Self::Console(Box::new(console))
+    }
+}
+
+impl From<Balloon> for Device {
+    fn from(balloon: Balloon) -> Self {
+        Self::Balloon(Box::new(balloon))
     }
 }

@@ -46,6 +46,11 @@ impl Console {
         Ok((console, handle))
     }
 
+    /// The host's end, for QEMU's own device.
+    pub fn into_host(self) -> OwnedFd {
+        self.port.into_fd()
+    }
+
     fn transmit(&mut self, rings: &mut dyn Rings) -> Result<(), Fault> {
         while let Some(request) = rings.pop(TX)? {
             self.port.output(&mut request.reader());

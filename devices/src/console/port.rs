@@ -44,6 +44,10 @@ impl Port {
         Ok(Self { fd, token, pending, dropped: 0, input_ended: false, output_ended: false, watched: None })
     }
 
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Whether output was dropped since it was counted last.
     pub(super) fn has_dropped(&self) -> bool {
         self.dropped > 0

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use devices::console::Console;
 use devices::net::Net;
+use rustix::net::{SocketType, sockopt};
 use vhost_user_server::Server;
 use virtio::{Fault, Supervisor, VirtioDevice};
 use virtio_bindings::virtio_ids::{VIRTIO_ID_BLOCK, VIRTIO_ID_FS, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK};
@@ -13,6 +15,8 @@ use crate::{Device, Error};
 
 /// The board has 24 virtio slots.
 const MAX_DEVICES: usize = 24;
+/// Gives back what the guest frees, and gives up what it holds when the guest runs short.
+const BALLOON: &str = "virtio-balloon-device,free-page-reporting=on,deflate-on-oom=on";
 /// `struct virtio_fs_config` (virtio 1.2, 5.11.4) begins with the tag, padded with zeros.
 const FS_TAG_LEN: usize = 36;
 
@@ -27,6 +31,9 @@ pub(super) fn attach_all(launch: &mut Launch, devices: Vec<Device>, stop: &Arc<S
         match device {
             Device::Virtio(device) => servers.push(attach_virtio(launch, index, device, stop)?),
             Device::Net(net) => attach_net(launch, *net),
+            Device::Console(console) => attach_console(launch, *console)?,
+            // Its code stays unused: QEMU 7.2 has no vhost-user front end for it.
+            Device::Balloon(_) => launch.option("-device", BALLOON),
         }
     }
     Ok(servers)
@@ -100,9 +107,23 @@ fn attach_net(launch: &mut Launch, net: Net) {
     launch.option("-device", &format!("virtio-net-device,netdev=net,mac={mac},host_mtu={}", config.mtu));
 }
 
+/// QEMU's own console: QEMU 7.2 has no vhost-user front end for it.
+fn attach_console(launch: &mut Launch, console: Console) -> Result<(), Error> {
+    let host = console.into_host();
+    if !sockopt::socket_type(&host).is_ok_and(|kind| kind == SocketType::STREAM) {
+        let reason = "its console needs a stream socket on the host's side".to_owned();
+        return Err(Error::Engine { engine: "qemu", reason });
+    }
+    launch.option("-device", "virtio-serial-device,max_ports=1");
+    launch.connect("console", host);
+    launch.option("-device", "virtconsole,chardev=console");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::os::unix::net::UnixStream;
 
     use devices::net::NetConfig;
     use devices::rng::Rng;
@@ -181,6 +202,22 @@ mod tests {
         assert!(arguments.contains("-netdev dgram,id=net,local.type=fd,local.str="), "{arguments}");
         assert!(arguments.ends_with("netdev=net,mac=02:76:6d:6d:00:02,host_mtu=65520"), "{arguments}");
         assert_eq!(servers, 0);
+    }
+
+    #[test]
+    fn console_is_qemus_own_on_our_socket() {
+        let (host, _far) = UnixStream::pair().unwrap();
+        let (arguments, servers) = attach(vec![Console::new(host.into()).unwrap().0.into()]).unwrap();
+        assert!(arguments.contains("-chardev socket,id=console,fd="), "{arguments}");
+        assert!(arguments.ends_with("-device virtconsole,chardev=console"), "{arguments}");
+        assert_eq!(servers, 0);
+    }
+
+    #[test]
+    fn console_on_a_pipe_is_refused() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let refusal = attach(vec![Console::new(writer.into()).unwrap().0.into()]).unwrap_err();
+        assert!(refusal.to_string().contains("stream socket"));
     }
 
     #[test]
