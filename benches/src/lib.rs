@@ -1,2 +1,0 @@
-//! Benchmarks.
-#![forbid(unsafe_code)]
