@@ -1,3 +1,50 @@
-//! The `vmm` command.
+//! The `vmm` command: arguments, terminal, exit status. Everything else is the `launcher` package's.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod bench;
+mod doctor;
+mod plan;
+mod report;
+mod run;
+mod signals;
+mod terminal;
+mod timings;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::args::{BenchCommand, Cli, Command};
+
+fn main() -> ExitCode {
+    let origin = Instant::now();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to tell the user if even this cannot be printed.
+            let _ = error.print();
+            let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if is_help { 0 } else { report::FAILED });
+        }
+    };
+    start_log();
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(&args, origin),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(BenchCommand::Boot(args)) => bench::boot(&args),
+    };
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => ExitCode::from(report::failure(&error)),
+    }
+}
+
+/// `VMM_LOG` takes a filter such as `debug` or `vmm=trace`; by default only what the user should act on is shown.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VMM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}

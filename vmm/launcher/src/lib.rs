@@ -1,2 +1,30 @@
 //! Projects, images and sessions on top of the `vmm` library.
+//!
+//! The `vmm` command drives this: a [`Plan`] says what to share and how large the VM is, [`Plan::start`] boots it and
+//! brings the guest agent up, the [`Session`] runs commands in it. What the guest and its agent say is untrusted.
 #![forbid(unsafe_code)]
+
+mod assets;
+mod attention;
+mod control;
+mod dirs;
+mod error;
+mod guest;
+mod image;
+mod machine;
+mod plan;
+mod project;
+mod session;
+mod setup;
+mod start;
+
+pub use agent_protocol::exec::WindowSize;
+pub use attention::Attention;
+pub use dirs::Dirs;
+pub use error::Error;
+pub use image::Image;
+pub use netstack::Report as NetworkReport;
+pub use plan::{Network, Plan};
+pub use policy;
+pub use project::{Mount, WORKSPACE};
+pub use session::{Command, Ended, Session, Stdio};

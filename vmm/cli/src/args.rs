@@ -1,0 +1,236 @@
+//! The command line: every flag that exists, and nothing that does not work.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Boots a micro-VM around your project and runs a command in it.
+#[derive(Debug, Parser)]
+#[command(name = "vmm", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command in the project's VM
+    Run(RunArgs),
+    /// Check what this machine offers: engine, KVM, QEMU, image
+    Doctor(DoctorArgs),
+    /// Measure
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = RUN_HELP)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub vm: VmArgs,
+    #[command(flatten)]
+    pub share: ShareArgs,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  vmm run -- claude                        the agent, in the current folder
+  vmm run --project ~/src/app -- make test
+  vmm run --no-network -- python3 untrusted.py
+  vmm run --mount ~/data:/data:ro -- sh
+  git diff | vmm run -- sh -c 'wc -l'      pipes work
+
+Exit status: the command's own; 125 when vmm itself failed, 126 when the command could not be started, 127 when it
+was not found, 128+N when signal N ended it.";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Virtual machine")]
+pub struct VmArgs {
+    /// Who runs the CPUs
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMM_ENGINE", hide_env = true)]
+    pub engine: EngineArg,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", default_value_t = 2, env = "VMM_CPUS", hide_env = true)]
+    pub cpus: u8,
+    /// Memory ceiling; what the guest does not use stays with the host
+    #[arg(long, value_name = "SIZE", default_value = "2G", env = "VMM_MEMORY", hide_env = true, value_parser = size)]
+    pub memory: vmm::Mib,
+    /// Size of the guest's writable disk (sparse)
+    #[arg(long, value_name = "SIZE", default_value = "20G", value_parser = size)]
+    pub disk: vmm::Mib,
+    /// Root image: a folder as `make image` leaves it, or an EROFS file
+    #[arg(long, value_name = "PATH", env = "VMM_IMAGE", hide_env = true)]
+    pub image: Option<PathBuf>,
+    /// Kernel instead of the built-in one: vmlinux or bzImage
+    #[arg(long, value_name = "PATH")]
+    pub kernel: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Files")]
+pub struct ShareArgs {
+    /// Folder to share at its own path
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub project: PathBuf,
+    /// Share another folder or file (repeatable)
+    #[arg(long = "mount", value_name = "HOST[:GUEST][:ro]")]
+    pub mounts: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub struct NetworkArgs {
+    /// What the guest may reach
+    #[arg(long, value_enum, default_value_t = EgressArg::Public)]
+    pub egress: EgressArg,
+    /// No network device at all
+    #[arg(long, conflicts_with = "egress")]
+    pub no_network: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Process")]
+pub struct ProcessArgs {
+    /// Environment variable for the command; without a value, the host's (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// Working folder in the guest [default: the current one if it lies in the project, else the project]
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// User in the guest, by name or number
+    #[arg(long, value_name = "USER", default_value = "root")]
+    pub user: OsString,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Print the phases of the start and how long each took
+    #[arg(long)]
+    pub timings: bool,
+    /// Print nothing of our own but errors
+    #[arg(long, short, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print the guest's console too
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// Check everything, print what would be started, start nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Boot again and again; median and spread of each phase
+    Boot(BenchBootArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchBootArgs {
+    /// Starts to measure
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    pub runs: u16,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Exit with status 1 if the median of a whole start exceeds this
+    #[arg(long, value_name = "MS")]
+    pub max_ms: Option<u64>,
+    #[command(flatten)]
+    pub vm: VmArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    /// kvm where it is real, else qemu
+    Auto,
+    /// Our VMM on /dev/kvm
+    Kvm,
+    /// CPUs emulated by a QEMU child
+    Qemu,
+}
+
+impl From<EngineArg> for vmm::Engine {
+    fn from(engine: EngineArg) -> Self {
+        match engine {
+            EngineArg::Auto => Self::Auto,
+            EngineArg::Kvm => Self::Kvm,
+            EngineArg::Qemu => Self::Qemu,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EgressArg {
+    /// The public internet; no private, local or metadata address
+    Public,
+    /// Nothing
+    None,
+    /// Everything but the host's loopback, link-local and metadata addresses
+    Open,
+}
+
+/// `512`, `512M`, `2G`, `1T`, with or without `iB`: MiB by default.
+fn size(text: &str) -> Result<vmm::Mib, String> {
+    let wrong = || format!("`{text}` is not a size; write for example 512M or 2G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let factor = match text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" | "m" | "mb" | "mib" => 1,
+        "g" | "gb" | "gib" => 1 << 10,
+        "t" | "tb" | "tib" => 1 << 20,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(factor).map(vmm::Mib).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, mib) in [("512", 512), ("512M", 512), ("2G", 2048), ("2GiB", 2048), ("1t", 1 << 20)] {
+            assert_eq!(size(text), Ok(vmm::Mib(mib)), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_sizes_show_a_right_one() {
+        for text in ["", "G", "2.5G", "-1", "2K", "99999999999999999999T", "18446744073709551615T"] {
+            assert!(size(text).unwrap_err().contains("2G"), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_after_the_command_is_the_command_s() {
+        let cli = Cli::try_parse_from(["vmm", "run", "--cpus", "1", "--", "ls", "--quiet"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("not a run") };
+        assert_eq!(run.command, ["ls", "--quiet"]);
+        assert!(!run.output.quiet);
+    }
+}

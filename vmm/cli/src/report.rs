@@ -1,0 +1,36 @@
+//! What we print of our own: `==>` lines and errors, always on standard error.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// Exit status of vmm's own failures.
+pub const FAILED: u8 = 125;
+
+/// One line about what is going on.
+pub fn note(text: &str) {
+    // Nobody reading our notes is no reason to stop.
+    let _ = writeln!(io::stderr().lock(), "==> {text}");
+}
+
+/// A failure of vmm itself with its causes and the guest's last words; returns the status to leave with.
+pub fn failure(error: &launcher::Error) -> u8 {
+    let mut text = format!("vmm: {error}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let _ = write!(text, ": {inner}");
+        cause = inner.source();
+    }
+    text.push_str(match error {
+        launcher::Error::Lost { .. } => "\n     The command was running; what it wrote to shared folders is there.",
+        _ => "\n     The command did not run; nothing was changed.",
+    });
+    if let Some(console) = error.console() {
+        text.push_str("\n     The guest's console ended with:");
+        for line in console.lines() {
+            let _ = write!(text, "\n     | {line}");
+        }
+    }
+    let _ = writeln!(io::stderr().lock(), "{text}");
+    FAILED
+}

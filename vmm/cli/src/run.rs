@@ -1,0 +1,101 @@
+//! `vmm run`: one VM, one command.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use launcher::{Attention, Command, Dirs, Error, Network, Plan, Session, Stdio};
+use vmm::Timeline;
+
+use crate::args::{OutputArgs, RunArgs};
+use crate::{plan, report, signals, terminal, timings};
+
+/// What a shell adds to a signal's number in an exit status.
+const SIGNALLED: u8 = 128;
+
+/// Runs the command and returns the exit status to leave with.
+pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
+    let dirs = Dirs::from_env()?;
+    let plan = plan::for_run(args)?;
+    if args.output.dry_run {
+        plan.check(&dirs)?;
+        describe(&plan);
+        return Ok(0);
+    }
+    let attention = Attention::default();
+    signals::pass_to(&attention).map_err(|source| Error::Host { doing: "Taking over signals", source })?;
+    let timeline = Timeline::since(origin);
+    let mut session = match plan.start(&dirs, &timeline, &attention) {
+        Ok(session) => session,
+        Err(Error::Interrupted) => {
+            report::note("interrupted; the command did not run, and nothing is left behind");
+            return Ok(status_of(attention.first_signal()));
+        }
+        Err(error) => return Err(error),
+    };
+    announce(&plan, &session, &args.output)?;
+    let ended = execute(&mut session, &plan, args)?;
+    session.stop();
+    if let Some(refusal) = &ended.refusal {
+        report::note(&format!("the command did not run: {}", refusal.escape_debug()));
+    }
+    if args.output.timings {
+        timings::print(&timeline);
+    }
+    Ok(ended.status)
+}
+
+fn execute(session: &mut Session, plan: &Plan, args: &RunArgs) -> Result<launcher::Ended, Error> {
+    let is_interactive = terminal::is_interactive();
+    let mut command = Command {
+        words: args.command.clone(),
+        env: plan::environment(&args.process.env),
+        workdir: plan::workdir(args.process.workdir.as_deref(), &plan.project),
+        user: args.process.user.clone(),
+        terminal: None,
+    };
+    let stdin = io::stdin();
+    let stdio = || Stdio { stdin: Some(stdin.as_fd()), stdout: io::stdout(), stderr: io::stderr() };
+    if !is_interactive {
+        return session.run(command, stdio());
+    }
+    let term = std::env::var_os("TERM").unwrap_or_else(|| OsString::from("xterm-256color"));
+    command.terminal = Some((signals::window_size(), term));
+    let raw = terminal::RawMode::enter()
+        .map_err(|source| Error::Host { doing: "Switching the terminal to raw mode", source })?;
+    let ended = session.run(command, stdio());
+    drop(raw);
+    ended
+}
+
+/// What is shared and which holes are open: the network part is what the data plane reports.
+fn announce(plan: &Plan, session: &Session, output: &OutputArgs) -> Result<(), Error> {
+    if output.quiet {
+        return Ok(());
+    }
+    for mount in plan.shares().filter(|mount| mount.is_moved() || **mount != plan.project) {
+        let mode = if mount.is_read_only { ", read-only" } else { "" };
+        report::note(&format!("{} is {} in the guest{mode}", mount.host.display(), mount.guest.display()));
+    }
+    match session.network()? {
+        None => report::note("no network"),
+        Some(network) => report::note(&format!("network: {}", network.policy.join(", "))),
+    }
+    Ok(())
+}
+
+fn describe(plan: &Plan) {
+    report::note(&format!("a VM with {} CPUs and {} MiB would start", plan.cpus, plan.memory.0));
+    for mount in plan.shares() {
+        let mode = if mount.is_read_only { "read-only" } else { "read-write" };
+        report::note(&format!("{} would be {} in the guest, {mode}", mount.host.display(), mount.guest.display()));
+    }
+    if let Network::Absent = plan.network {
+        report::note("it would have no network");
+    }
+}
+
+fn status_of(signal: Option<i32>) -> u8 {
+    signal.and_then(|number| u8::try_from(number).ok()).map_or(report::FAILED, |number| SIGNALLED + number)
+}

@@ -1,0 +1,95 @@
+//! The VM's parts: disks, shares, network, and the agent's view of them, made together so that they agree.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use agent_protocol::setup::Setup;
+use devices::blk::{Access as DiskAccess, Blk, Disk};
+use devices::fs::{Access, Fs, Share};
+use devices::net::{Net, NetConfig as CardConfig};
+use devices::rng::Rng;
+use devices::vsock::{Vsock, VsockHost};
+use netstack::{NetConfig, Netstack};
+use virtio::frame::FrameLink;
+use vmm::{Kernel, Vm, VmBuilder, VmConfig};
+
+use crate::assets;
+use crate::dirs::Dirs;
+use crate::error::Error;
+use crate::image::Image;
+use crate::plan::{Network, Plan};
+use crate::setup::{self, OVERLAY_DISK, ROOT_DISK};
+
+/// The guest's address on its vsock; no other VM shares the link.
+const GUEST_CID: u64 = 3;
+
+/// Everything a start needs, not started. What is dropped leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) builder: VmBuilder,
+    pub(crate) vsock: VsockHost,
+    pub(crate) network: Option<netstack::Handle>,
+    pub(crate) setup: Setup,
+}
+
+impl Parts {
+    /// Opens what `plan` names.
+    pub(crate) fn assemble(plan: &Plan, dirs: &Dirs) -> Result<Self, Error> {
+        let image = Image::open(plan.image.as_deref(), dirs)?;
+        let overlay = image.scratch_disk(plan.disk, dirs.state()?)?;
+        let (vsock, vsock_host) =
+            Vsock::new(GUEST_CID).map_err(|source| Error::host("Creating the vsock device", source))?;
+        let mut builder = Vm::builder(config(plan, dirs)?)
+            .device(Rng::new())
+            .device(disk(ROOT_DISK, image.into_root(), DiskAccess::ReadOnly)?)
+            .device(disk(OVERLAY_DISK, overlay, DiskAccess::ReadWrite)?)
+            .device(shares(plan)?)
+            .device(vsock);
+        let mut network = None;
+        if let Network::Policy(policy) = &plan.network {
+            let net = NetConfig::new(policy.clone());
+            let (card, gateway) = connect(net).map_err(|source| Error::host("Starting the network", source))?;
+            builder = builder.device(card);
+            network = Some(gateway);
+        }
+        let setup = setup::setup(plan)?;
+        Ok(Self { builder, vsock: vsock_host, network, setup })
+    }
+}
+
+fn config(plan: &Plan, dirs: &Dirs) -> Result<VmConfig, Error> {
+    let kernel = match &plan.kernel {
+        Some(path) => Kernel::open(path)?,
+        None => assets::kernel(dirs)?,
+    };
+    let mut config = VmConfig::new(kernel);
+    config.cpus = plan.cpus;
+    config.memory = plan.memory;
+    config.initramfs = Some(assets::initramfs()?);
+    if plan.shows_console {
+        let copy = std::io::stderr().as_fd().try_clone_to_owned();
+        config.serial = Some(File::from(copy.map_err(|source| Error::host("Copying standard error", source))?));
+    }
+    Ok(config)
+}
+
+fn disk(label: &str, file: File, access: DiskAccess) -> Result<Blk, Error> {
+    let disk =
+        Disk::new(file, access).map_err(|source| Error::host("Opening a disk", std::io::Error::other(source)))?;
+    Ok(Blk::new(disk, label))
+}
+
+fn shares(plan: &Plan) -> Result<Fs, Error> {
+    let open = |mount: &crate::project::Mount| {
+        let access = if mount.is_read_only { Access::ReadOnly } else { Access::ReadWrite };
+        Share::open(&mount.host, access).map_err(|source| Error::path("share", &mount.host, source))
+    };
+    let shares = plan.shares().map(open).collect::<Result<Vec<_>, _>>()?;
+    Fs::new(shares).map_err(|source| Error::host("Creating the file server", source))
+}
+
+fn connect(net: NetConfig) -> std::io::Result<(Net, netstack::Handle)> {
+    let card = CardConfig { mac: net.addresses.guest_mac, mtu: net.mtu };
+    let FrameLink { device, stack } = FrameLink::new()?;
+    Ok((Net::new(device, card), Netstack::start(stack, net)?))
+}

@@ -1,0 +1,157 @@
+//! Commands in a running guest.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agent_protocol::bytes::{EnvVar, GuestPath, Invalid, Word};
+use agent_protocol::client;
+use agent_protocol::exec::{Argv, Exec, Terminal, User, WindowSize};
+use agent_protocol::{EXEC_PORT, ProtocolError};
+use devices::vsock::VsockHost;
+use vmm::Timeline;
+
+use crate::attention::Attention;
+use crate::error::Error;
+use crate::guest::Guest;
+
+/// How long a guest that has said it is ready may take to accept a connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long processes in the guest get to end by themselves.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A guest that takes commands. Dropping it kills the VM; [`Session::stop`] shuts it down.
+#[derive(Debug)]
+pub struct Session {
+    guest: Guest,
+    vsock: VsockHost,
+    attention: Attention,
+    timeline: Timeline,
+    /// Last, so that the guest goes before its network does.
+    network: Option<netstack::Handle>,
+}
+
+/// A command for the guest.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Program and arguments.
+    pub words: Vec<OsString>,
+    /// Environment on top of the guest's own.
+    pub env: Vec<(OsString, OsString)>,
+    /// Working folder in the guest.
+    pub workdir: PathBuf,
+    /// User in the guest, by name or number.
+    pub user: OsString,
+    /// A terminal of this size and type instead of pipes.
+    pub terminal: Option<(WindowSize, OsString)>,
+}
+
+/// What to attach to a command's streams.
+#[derive(Debug)]
+pub struct Stdio<'a, O, E> {
+    /// Read for standard input; end of file at once if absent.
+    pub stdin: Option<BorrowedFd<'a>>,
+    /// Takes standard output, or everything a terminal shows.
+    pub stdout: O,
+    /// Takes standard error.
+    pub stderr: E,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The exit status to pass on.
+    pub status: u8,
+    /// Why it was not started, if it was not.
+    pub refusal: Option<String>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        guest: Guest,
+        vsock: VsockHost,
+        attention: Attention,
+        timeline: Timeline,
+        network: Option<netstack::Handle>,
+    ) -> Self {
+        Self { guest, vsock, attention, timeline, network }
+    }
+
+    /// What the network stack says is in force; nothing if there is no network.
+    pub fn network(&self) -> Result<Option<netstack::Report>, Error> {
+        let report = self.network.as_ref().map(netstack::Handle::report).transpose();
+        report.map_err(|source| Error::host("Asking the network stack what is in force", source))
+    }
+
+    /// Runs `command` until it ends and its output is written. Signals go to it meanwhile.
+    pub fn run<O: Write + Send, E: Write + Send>(
+        &mut self,
+        command: Command,
+        stdio: Stdio<'_, O, E>,
+    ) -> Result<Ended, Error> {
+        let exec = exec(command).map_err(Error::Protocol)?;
+        let outcome = self.exchange(exec, stdio);
+        self.attention.follow(None);
+        match outcome {
+            Ok(client::Outcome::Ended(status)) => Ok(Ended { status: status.code(), refusal: None }),
+            Ok(client::Outcome::Refused { reason, message }) => {
+                Ok(Ended { status: reason.code(), refusal: Some(message.as_str().to_owned()) })
+            }
+            // The connection ends with the VM: its end explains more than a broken stream does.
+            Err(ProtocolError::Closed | ProtocolError::Io(_)) => {
+                let reason = self.guest.end();
+                Err(Error::Lost { reason, console: self.guest.last_words() })
+            }
+            Err(error) => Err(Error::Protocol(error)),
+        }
+    }
+
+    fn exchange<O: Write + Send, E: Write + Send>(
+        &self,
+        exec: Exec,
+        stdio: Stdio<'_, O, E>,
+    ) -> Result<client::Outcome, ProtocolError> {
+        let stream = self.vsock.connect(EXEC_PORT, CONNECT_PATIENCE)?;
+        let running = client::Session::start(stream, exec)?;
+        self.attention.follow(Some(running.handle()));
+        let Stdio { stdin, stdout, stderr } = stdio;
+        running.run(client::Stdio { stdin, stdout, stderr }, |_| self.timeline.mark("command started"))
+    }
+
+    /// Ends every process in the guest, syncs its disks and powers it off.
+    pub fn stop(mut self) {
+        self.guest.stop(STOP_PATIENCE);
+    }
+}
+
+fn exec(command: Command) -> Result<Exec, ProtocolError> {
+    let words = command.words.into_iter().map(OsString::into_vec);
+    let argv = Argv::from_words(words)?.ok_or(ProtocolError::Malformed("command line empty or too long"))?;
+    let mut env = Vec::new();
+    for (name, value) in command.env {
+        env.push(EnvVar::new(name.into_vec(), value.into_vec())?);
+    }
+    let terminal = match command.terminal {
+        Some((size, term)) => Some(Terminal { size, term: Word::new(term.into_vec())? }),
+        None => None,
+    };
+    let cwd = Some(GuestPath::new(command.workdir.as_os_str().as_bytes())?);
+    Ok(Exec { argv, env, cwd, user: user(command.user)?, terminal })
+}
+
+/// `root`, a name, `UID` or `UID:GID`.
+fn user(text: OsString) -> Result<User, Invalid> {
+    let number = |text: &str| text.parse::<u32>().ok();
+    let ids = text.to_str().and_then(|text| match text.split_once(':') {
+        Some((uid, gid)) => Some((number(uid)?, number(gid)?)),
+        None => number(text).map(|uid| (uid, uid)),
+    });
+    match ids {
+        _ if text == "root" => Ok(User::Root),
+        Some((uid, gid)) => Ok(User::Id { uid, gid }),
+        None => Ok(User::Name(Word::new(text.into_vec())?)),
+    }
+}

@@ -1,0 +1,68 @@
+//! From a plan to a guest that takes commands.
+
+use std::time::Duration;
+
+use agent_protocol::CONTROL_PORT;
+use agent_protocol::control::{ToGuest, ToHost};
+use agent_protocol::setup::Setup;
+use vmm::Timeline;
+
+use crate::attention::Attention;
+use crate::control::Control;
+use crate::dirs::Dirs;
+use crate::error::Error;
+use crate::guest::Guest;
+use crate::machine::Parts;
+use crate::plan::Plan;
+use crate::session::Session;
+use crate::setup;
+
+/// How long a guest may take until its agent is ready; a loaded machine without KVM needs many seconds.
+const BOOT_PATIENCE: Duration = Duration::from_secs(120);
+
+impl Plan {
+    /// Checks everything that can be checked without starting anything.
+    pub fn check(&self, dirs: &Dirs) -> Result<(), Error> {
+        Parts::assemble(self, dirs)?.builder.engine(self.engine).build()?;
+        Ok(())
+    }
+
+    /// Boots the VM and brings its agent up. A signal that `attention` receives meanwhile ends both.
+    pub fn start(&self, dirs: &Dirs, timeline: &Timeline, attention: &Attention) -> Result<Session, Error> {
+        let Parts { builder, vsock, network, setup } = Parts::assemble(self, dirs)?;
+        let listener =
+            vsock.listen(CONTROL_PORT).map_err(|source| Error::host("Listening for the guest agent", source))?;
+        let running = builder.engine(self.engine).timeline(timeline.clone()).build()?.boot()?;
+        let vm = running.handle();
+        attention.guard_vm(vm.clone());
+        let control = Control::new(running, listener).map_err(|source| Error::host("Starting a thread", source))?;
+        let mut guest = Guest::new(vm, control, attention.clone());
+        bring_up(&mut guest, setup, timeline)?;
+        Ok(Session::new(guest, vsock, attention.clone(), timeline.clone(), network))
+    }
+}
+
+fn bring_up(guest: &mut Guest, setup: Setup, timeline: &Timeline) -> Result<(), Error> {
+    let unexpected = |message: &ToHost| Error::Guest {
+        reason: format!("its agent spoke out of turn ({message:?})"),
+        console: String::new(),
+    };
+    match guest.hear(BOOT_PATIENCE)? {
+        ToHost::Hello { .. } => timeline.mark("agent up"),
+        other => return Err(unexpected(&other)),
+    }
+    guest.say(&ToGuest::Setup(Box::new(setup::at_this_moment(setup))))?;
+    match guest.hear(BOOT_PATIENCE)? {
+        ToHost::Ready { warnings, .. } => {
+            timeline.mark("root mounted");
+            for warning in warnings {
+                tracing::warn!(warning = warning.as_str(), "The guest came up incompletely");
+            }
+            Ok(())
+        }
+        ToHost::Failed { message } => {
+            Err(Error::Guest { reason: message.as_str().escape_debug().to_string(), console: guest.last_words() })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
