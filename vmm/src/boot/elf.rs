@@ -37,11 +37,6 @@ pub(super) fn parse(ram: &GuestRam, image: &Image<'_>) -> Result<KernelImage, Er
                 if segment.file_size > segment.memory_size {
                     return Err(Error::Kernel(format!("segment {index} is larger in the file than in memory")));
                 }
-                // Segments of a sane file do not overlap: together they are no larger than the file.
-                loaded = loaded.saturating_add(segment.file_size);
-                if loaded > image.size {
-                    return Err(Error::Kernel("its segments overlap in the file".into()));
-                }
                 let what = format!("segment {index}");
                 (start, end) = (
                     start.min(segment.address),
@@ -50,6 +45,11 @@ pub(super) fn parse(ram: &GuestRam, image: &Image<'_>) -> Result<KernelImage, Er
                 // The rest of its memory is zero because all fresh RAM is.
                 let part = Part { offset: segment.offset, at: segment.address, length: segment.file_size };
                 parts.push(image.part(ram, &what, part)?);
+                // Segments of a sane file do not overlap: together they are no larger than the file.
+                loaded = loaded.saturating_add(segment.file_size);
+                if loaded > image.size {
+                    return Err(Error::Kernel("its segments overlap in the file".into()));
+                }
             }
             PT_NOTE => pvh = pvh.or(pvh_entry(&segment.notes(image)?)),
             _ => {}

@@ -89,6 +89,12 @@ fn file_cut_anywhere_is_an_error_and_never_a_panic() {
 }
 
 #[test]
+fn file_cut_inside_a_segment_says_so() {
+    let whole = vmlinux(true);
+    assert!(message(&whole[..whole.len() - 1]).contains("cut short"));
+}
+
+#[test]
 fn segment_outside_of_ram_is_refused() {
     let mut image = vmlinux(true);
     for address in [0, 0x9_0000, 63 * MIB, 1 << 32, u64::MAX - 5] {

@@ -18,10 +18,10 @@ pub(super) enum Reason {
 pub(super) fn explain(reason: &Reason, vcpu: &mut VcpuFd) -> String {
     let place = vcpu.get_regs().map_or_else(|_| String::new(), |regs| format!(" at instruction {:#x}", regs.rip));
     match reason {
-        Reason::TripleFault => format!(
-            "The guest's CPU reset itself after a triple fault{place}: its kernel crashed before it could say why, or \
-             it does not run on this CPU"
-        ),
+        // Where that was cannot be told: KVM has reset the CPU already.
+        Reason::TripleFault => "The guest's CPU reset itself after a triple fault: its kernel crashed before it could \
+             say why, or it does not run on this CPU"
+            .into(),
         Reason::FailedEntry(code) => format!(
             "The host's CPU refuses to enter the guest (hardware reason {code:#x}){place}: the host's kernel log says \
              more, `dmesg | grep kvm`"
