@@ -7,6 +7,7 @@ use devices::balloon::Balloon;
 use devices::blk::{Access, Blk, Disk};
 use devices::console::Console;
 use devices::rng::Rng;
+use devices::vsock::Vsock;
 use vhost_user_server::test_kit::Socket;
 use virtio::test_kit::Subject;
 
@@ -38,6 +39,11 @@ fn balloon_device() -> Subject {
     Subject::new(balloon, &[0, 1, 3, 4]).keeping(handle)
 }
 
+fn vsock_device() -> Subject {
+    let (vsock, host) = Vsock::new(3).expect("the host gives what a device needs");
+    Subject::new(vsock, &[1]).keeping(host)
+}
+
 mod rng {
     virtio::contract_suite!(super::rng_device, over super::Socket);
 }
@@ -52,4 +58,8 @@ mod console {
 
 mod balloon {
     virtio::contract_suite!(super::balloon_device, over super::Socket);
+}
+
+mod vsock {
+    virtio::contract_suite!(super::vsock_device, over super::Socket);
 }
