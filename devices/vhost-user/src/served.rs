@@ -71,8 +71,8 @@ impl Served {
         if unknown != 0 {
             tracing::debug!(device = self.info.label, "Features {unknown:#x} were not offered and are left out");
         }
-        self.features = features & self.offered();
-        if self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+        self.features = features & self.offered() & !VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
             (0..self.ring_count()).try_for_each(|index| self.set_enabled(index, true))?;
         }
         Ok(())

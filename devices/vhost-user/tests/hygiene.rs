@@ -10,7 +10,7 @@ use vhost_user_server::test_kit::Socket;
 use virtio::test_kit::{Buffer, DATA, DriverQueue, Echo, Exchange, FaultRecorder, Transport, ram};
 
 fn descriptors_and_threads() -> (usize, usize) {
-    let count = |directory| fs::read_dir(directory).unwrap().count();
+    let count = |directory| fs::read_dir(directory).expect("procfs").count();
     (count("/proc/self/fd"), count("/proc/self/task"))
 }
 
@@ -40,7 +40,7 @@ fn twenty_servers_leave_no_descriptor_and_no_thread() {
 
 fn time_to_drop() -> Duration {
     let (device, _button) = Echo::new();
-    let (server, end) = Server::start(Box::new(device), Arc::new(FaultRecorder::default())).unwrap();
+    let (server, end) = Server::start(Box::new(device), Arc::new(FaultRecorder::default())).expect("threads");
     let _end = UnixStream::from(end);
     let begin = Instant::now();
     drop(server);

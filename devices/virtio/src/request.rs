@@ -4,9 +4,11 @@
 //! the guest changes in the ring afterwards matters, and neither a device nor a file operation can leave guest RAM.
 //! Called by transports; the chain is the guest's and is not trusted.
 
+use std::ops::Deref;
+
 use virtio_queue::DescriptorChain;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Address, GuestAddress, GuestMemory, Permissions};
+use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 use crate::segment::Segment;
 use crate::{RamGuard, Reader, Writer};
@@ -36,7 +38,10 @@ pub struct Malformed {
 
 impl Request {
     /// Checks a chain popped from a queue and resolves it in `ram`.
-    pub fn parse(chain: DescriptorChain<RamGuard>, ram: RamGuard) -> Result<Self, Malformed> {
+    pub fn parse<M>(chain: DescriptorChain<M>, ram: RamGuard) -> Result<Self, Malformed>
+    where
+        M: Deref<Target = GuestMemoryMmap>,
+    {
         let head = chain.head_index();
         match resolve(chain, &ram) {
             Ok((segments, readable)) => Ok(Self { head, segments, readable, _ram: ram }),
@@ -69,7 +74,10 @@ impl Request {
 const OUTSIDE: &str = "descriptor points outside guest RAM";
 
 /// The host memory of a chain, and how many segments of it are device-readable.
-fn resolve(chain: DescriptorChain<RamGuard>, ram: &RamGuard) -> Result<(Vec<Segment>, usize), &'static str> {
+fn resolve(
+    chain: impl Iterator<Item = Descriptor>,
+    ram: &GuestMemoryMmap,
+) -> Result<(Vec<Segment>, usize), &'static str> {
     let mut segments = Vec::new();
     let mut readable = 0;
     let mut writable_seen = false;
@@ -85,7 +93,7 @@ fn resolve(chain: DescriptorChain<RamGuard>, ram: &RamGuard) -> Result<(Vec<Segm
             return Err("device-readable descriptor after a device-writable one");
         }
         let length = usize::try_from(descriptor.len()).map_err(|_| "descriptor is too long")?;
-        let slices = GuestMemory::get_slices(&**ram, descriptor.addr(), length, access).map_err(|_| OUTSIDE)?;
+        let slices = GuestMemory::get_slices(ram, descriptor.addr(), length, access).map_err(|_| OUTSIDE)?;
         let mut guest = descriptor.addr();
         for slice in slices {
             let segment = Segment::new(&slice.map_err(|_| OUTSIDE)?, guest);

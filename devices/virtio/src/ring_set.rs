@@ -227,7 +227,7 @@ fn take(ring: &mut Queue, ram: &RamGuard) -> Result<Taken, Error> {
     }
     // `iter`, not `pop_descriptor_chain`: the latter logs and swallows a bad available index. Nothing from the iterator
     // here means that the ring cannot be read; called empty, it would be served again and again.
-    let chain = ring.iter(ram.clone())?.next().ok_or(Error::InvalidAvailRingIndex)?;
+    let chain = ring.iter(&**ram)?.next().ok_or(Error::InvalidAvailRingIndex)?;
     if chain.head_index() >= ring.size() {
         return Err(Error::InvalidDescriptorIndex);
     }
