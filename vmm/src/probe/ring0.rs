@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 use rustix::time::{ClockId, clock_gettime};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -61,6 +61,9 @@ pub(super) fn cost_ns(kvm: &Kvm, settled: f64) -> io::Result<f64> {
         unsafe { vm.set_user_memory_region(region) }.map_err(from_errno)?;
     }
     let mut vcpu = vm.create_vcpu(0).map_err(from_errno)?;
+    // Recent kernels refuse long mode to a vCPU whose CPUID does not have it.
+    let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(from_errno)?;
+    vcpu.set_cpuid2(&cpuid).map_err(from_errno)?;
     enter_long_mode(&vcpu)?;
 
     // The first entry sets up what later ones find ready.
