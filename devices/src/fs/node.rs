@@ -67,7 +67,7 @@ struct Node {
     place: Option<(u64, Box<CStr>)>,
     fd: Option<Arc<OwnedFd>>,
     hold: Hold,
-    opened: Option<Version>,
+    opened: Option<Box<Version>>,
 }
 
 /// Why a node holds its descriptor.
@@ -98,7 +98,8 @@ pub(super) struct Nodes {
 
 #[derive(Debug)]
 struct Table {
-    nodes: HashMap<u64, Node>,
+    /// Boxed, as a growing map leaves up to half of its slots empty.
+    nodes: HashMap<u64, Box<Node>>,
     by_identity: HashMap<Identity, u64>,
     next: u64,
     /// Nodes with a cached descriptor, oldest first; also some that are gone since.
@@ -236,8 +237,8 @@ impl Nodes {
     pub(super) fn opened(&self, id: u64, version: Option<Version>) -> bool {
         let mut table = self.table();
         let Some(node) = table.nodes.get_mut(&id) else { return false };
-        let is_same = node.opened.is_some() && node.opened == version;
-        node.opened = version;
+        let is_same = version.is_some() && node.opened.as_deref() == version.as_ref();
+        node.opened = version.map(Box::new);
         is_same
     }
 
@@ -271,7 +272,7 @@ impl Table {
         self.next += 1;
         let node =
             Node { identity, kind, lookups: 0, children: 0, place: None, fd: None, hold: Hold::Cached, opened: None };
-        self.nodes.insert(id, node);
+        self.nodes.insert(id, Box::new(node));
         self.by_identity.insert(identity, id);
         id
     }

@@ -130,3 +130,9 @@ fn version_is_the_same_only_if_known_twice() {
     assert!(!nodes.opened(id, None));
     assert!(!nodes.opened(id, None));
 }
+
+#[test]
+fn node_costs_little_memory() {
+    // With its name and two map entries, about 250 bytes.
+    assert!(size_of::<Node>() <= 112, "{}", size_of::<Node>());
+}

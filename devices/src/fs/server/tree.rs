@@ -12,10 +12,11 @@ use rustix::io::Errno;
 
 use super::attr::{SET_ID, new_mode};
 use super::call::Call;
-use super::export::{kind, stat, stat_at};
+use super::export::{self, kind, stat, stat_at};
 use super::reach::Parent;
 use super::{Answer, Server};
 use crate::fs::name::{self, Name, Strings};
+use crate::fs::share::Owner;
 use crate::fs::wire::{EntryOut, LinkIn, MkdirIn, MknodIn, ROOT, Rename2In, RenameIn};
 
 impl Server {
@@ -56,20 +57,19 @@ impl Server {
         self.tell_new(call, &parent, name, mode)
     }
 
+    /// Answers with the entry of what was just made, once owner and mode are as they should be.
     fn tell_new(&self, call: &mut Call<'_>, parent: &Parent<'_>, name: Name<'_>, mode: Option<u32>) -> Answer {
         let mut stat = stat_at(&parent.fd, name.as_c_str())?;
-        if let Some(owner) = parent.export.give_to() {
-            let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-            chownat(&parent.fd, name.as_c_str(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        if let Some(mode) = mode
-            && !has_mode(&stat, mode)
-        {
+        let needs_mode = mode.filter(|mode| !has_mode(&stat, *mode));
+        if parent.export.give_to().is_some() || needs_mode.is_some() {
             let (file, found) = self.open_entry(&parent.fd, name.as_c_str(), &parent.export.identity(&stat))?;
-            self.correct_mode(&file, &found, mode)?;
-        }
-        if parent.export.give_to().is_some() || mode.is_some_and(|mode| !has_mode(&stat, mode)) {
-            stat = stat_at(&parent.fd, name.as_c_str())?;
+            if let Some(owner) = parent.export.give_to() {
+                give(&file, &found, owner)?;
+            }
+            if let Some(mode) = needs_mode {
+                self.correct_mode(&file, &found, mode)?;
+            }
+            stat = export::stat(&file)?;
         }
         self.tell_entry(call, parent, name, &stat)
     }
@@ -183,13 +183,26 @@ impl Server {
 
     /// Gives a new file to the share's owner and corrects its mode; returns its attributes after that.
     pub(super) fn adopt(&self, parent: &Parent<'_>, file: &OwnedFd, mode: u32) -> Result<Statx, Errno> {
-        let before = stat(file)?;
-        if let Some(owner) = parent.export.give_to() {
-            rustix::fs::fchown(file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+        let born = stat(file)?;
+        if parent.export.give_to().is_none() && has_mode(&born, mode) {
+            return Ok(born);
         }
-        self.correct_mode(file, &before, mode)?;
-        if parent.export.give_to().is_none() && has_mode(&before, mode) { Ok(before) } else { stat(file) }
+        if let Some(owner) = parent.export.give_to() {
+            give(file, &born, owner)?;
+        }
+        self.correct_mode(file, &born, mode)?;
+        stat(file)
     }
+}
+
+/// Gives a file this process (root) has just made to its owner. A file somebody put in its place meanwhile is not given to
+/// anybody: it has another owner, or a further name.
+fn give(file: &OwnedFd, found: &Statx, owner: Owner) -> Answer {
+    let is_new = found.stx_uid == 0 && (kind(found) == FileType::Directory || found.stx_nlink <= 1);
+    if !is_new {
+        return Err(Errno::STALE);
+    }
+    chownat(file, c"", Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)), AtFlags::EMPTY_PATH)
 }
 
 fn has_mode(stat: &Statx, mode: u32) -> bool {
