@@ -7,15 +7,22 @@
 /// - `8250.nr_uarts=1`: there is one UART, do not look for three more;
 /// - `tsc=reliable`: there is no second clock on this board to check the counter against;
 /// - `noreplace-smp`: leave lock prefixes alone on one CPU; patching them out is slow where code is translated;
-/// - `tsc_early_khz`: see the `tsc` module.
+/// - `tsc_early_khz`: see the `tsc` module;
+/// - `lpj`: the length of a tick in turns of the delay loop, which are TSC ticks here; else every CPU but the first one
+///   measures it for a tenth of a second.
 ///
 /// `nolapic_timer` would save a tenth of a second and must not be here: the local timer is the only one this board's
 /// ACPI tables offer, without it every sleep in the guest is forever.
 const BOARD: &str = "quiet console=ttyS0 panic=-1 8250.nr_uarts=1 tsc=reliable noreplace-smp";
 
+/// Ticks per second of our kernel and Debian's. In a kernel with more, delays come out longer than asked for, which does
+/// no harm.
+const HZ: u64 = 250;
+
 /// Joins the board's parameters and the caller's.
 pub(super) fn join(tsc_khz: u64, extra: &str) -> String {
-    format!("{BOARD} tsc_early_khz={tsc_khz} {}", extra.trim()).trim_end().to_owned()
+    let lpj = tsc_khz.saturating_mul(1000) / HZ;
+    format!("{BOARD} tsc_early_khz={tsc_khz} lpj={lpj} {}", extra.trim()).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -26,7 +33,7 @@ mod tests {
     fn callers_parameters_come_last_and_win() {
         let line = join(2_500_000, " loglevel=7 ");
         assert!(line.starts_with("quiet console=ttyS0"));
-        assert!(line.ends_with("tsc_early_khz=2500000 loglevel=7"));
-        assert!(join(1, "").ends_with("=1"));
+        assert!(line.ends_with("tsc_early_khz=2500000 lpj=10000000 loglevel=7"));
+        assert!(join(250, "").ends_with("=1000"));
     }
 }

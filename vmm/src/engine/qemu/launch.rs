@@ -141,7 +141,7 @@ mod tests {
         let launch = launch();
         let fd = launch.descriptors[0].as_raw_fd();
         assert_eq!(value(&launch, "-kernel"), format!("/proc/self/fd/{fd}"));
-        assert!(value(&launch, "-append").ends_with("tsc_early_khz=1000 a,b=c"));
+        assert!(value(&launch, "-append").ends_with("tsc_early_khz=1000 lpj=4000 a,b=c"));
     }
 
     #[test]
