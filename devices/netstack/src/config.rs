@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use policy::Policy;
+use policy::{Cidr, Policy};
 
 use crate::{AuditSink, Dialer, Discard, HostDialer};
 
@@ -51,6 +51,12 @@ impl Addresses {
 
     pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
         address == IpAddr::V4(self.gateway_v4) || address == IpAddr::V6(self.gateway_v6)
+    }
+
+    /// Whether `address` belongs to the link itself, where there is nobody but guest and gateway.
+    pub(crate) fn is_on_link(&self, address: IpAddr) -> bool {
+        let networks = [(IpAddr::from(self.gateway_v4), self.prefix_v4), (self.gateway_v6.into(), self.prefix_v6)];
+        networks.iter().any(|(network, prefix)| Cidr::new(*network, *prefix).is_some_and(|link| link.contains(address)))
     }
 
     pub(crate) fn gateway_for(&self, address: IpAddr) -> IpAddr {

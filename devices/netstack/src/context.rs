@@ -54,7 +54,7 @@ impl Context {
     pub(crate) fn decide(&mut self, protocol: Protocol, remote: SocketAddr) -> Decision {
         let address = remote.ip();
         let is_gateway = self.addresses.is_gateway(address);
-        if !is_gateway && is_martian(address) {
+        if !is_gateway && (is_martian(address) || self.addresses.is_on_link(address.to_canonical())) {
             return Decision::Ignore;
         }
         if remote.port() == DNS {

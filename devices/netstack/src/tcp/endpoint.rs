@@ -27,7 +27,7 @@ pub(super) struct Endpoint {
 fn buffer_size(flows: usize) -> usize {
     match flows {
         0..=128 => 256 << 10,
-        129..=1024 => 64 << 10,
+        129..=2048 => 64 << 10,
         _ => 16 << 10,
     }
 }

@@ -28,7 +28,12 @@ const PRIVATE: [&str; 10] = [
     "[fec0::1]:22",
     "[2002:a00:1::1]:22",
 ];
-const MARTIANS: [&str; 11] = [
+const MARTIANS: [&str; 15] = [
+    // Nobody else is on the link, and its numbers may mean something to the host's own network.
+    "100.96.0.0:80",
+    "100.96.0.3:80",
+    "[fd76:6d6d::3]:80",
+    "[::ffff:100.96.0.3]:80",
     "127.0.0.1:80",
     "127.255.0.1:80",
     "[::1]:80",
