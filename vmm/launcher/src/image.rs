@@ -1,20 +1,19 @@
 //! Root images: finding them, checking them, and the writable disk on top.
 //!
-//! An image is one EROFS file that all VMs share. Beside it lies an empty ext4 file system, copied for each VM: only
-//! its few allocated blocks are copied, so the disk costs milliseconds and a megabyte, whatever its size.
+//! An image is one EROFS file that all VMs share. Beside it lie the few blocks that make an empty ext4 file system, from
+//! which each VM gets a disk of its own ([`scratch`]) in a millisecond, whatever its size.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, SeekFrom, copy_file_range, ftruncate, ioctl_ficlone, open, seek};
-use rustix::io::Errno;
 use serde::Deserialize;
 use vmm::Mib;
 
 use crate::Error;
 use crate::dirs::Dirs;
+use crate::scratch;
 
 /// The image layout this launcher understands.
 const IMAGE_API: u32 = 1;
@@ -28,7 +27,7 @@ const REMEDY: &str = "build it with `make image` in a checkout of vmm, or name a
 pub struct Image {
     path: PathBuf,
     root: File,
-    overlay: Option<File>,
+    pieces: Option<File>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,7 +59,7 @@ impl Image {
         let length = root.metadata().map_err(|source| Error::path("read", &file, source))?.len();
         check_superblock(&root, length).map_err(|reason| problem(format!("is damaged: {reason}; {REMEDY}")))?;
         if !is_folder {
-            return Ok(Self { path, root, overlay: None });
+            return Ok(Self { path, root, pieces: None });
         }
         let metadata: Metadata = std::fs::read(path.join("image.json"))
             .map_err(|error| problem(format!("has no readable image.json ({error}); {REMEDY}")))
@@ -74,7 +73,7 @@ impl Image {
         if metadata.root.bytes != length {
             return Err(problem(format!("is damaged: {length} bytes instead of {}; {REMEDY}", metadata.root.bytes)));
         }
-        Ok(Self { overlay: File::open(path.join("overlay.ext4")).ok(), path, root })
+        Ok(Self { pieces: File::open(path.join("overlay.pieces")).ok(), path, root })
     }
 
     /// Where the image was found.
@@ -90,15 +89,8 @@ impl Image {
     /// A fresh writable disk of `size`, without a name: it is gone when the VM is, however that ends.
     /// Blank where the image has no file system of that size to copy; the guest then makes one.
     pub fn scratch_disk(&self, size: Mib, folder: &Path) -> Result<File, Error> {
-        let failed = |source: io::Error| Error::path("create a disk in", folder, source);
-        let disk = unnamed_file(folder).map_err(failed)?;
-        match &self.overlay {
-            Some(template) if template.metadata().is_ok_and(|found| found.len() == size.bytes()) => {
-                copy_sparse(template, &disk, size.bytes()).map_err(failed)?;
-            }
-            _ => ftruncate(&disk, size.bytes()).map_err(|error| failed(error.into()))?,
-        }
-        Ok(disk)
+        scratch::disk(folder, size.bytes(), self.pieces.as_ref())
+            .map_err(|source| Error::path("create a disk in", folder, source))
     }
 }
 
@@ -114,71 +106,9 @@ fn check_superblock(root: &File, length: u64) -> Result<(), String> {
     if needed > length { Err(format!("{length} bytes of {needed} are there")) } else { Ok(()) }
 }
 
-fn unnamed_file(folder: &Path) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    match open(folder, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => Ok(file.into()),
-        // Some file systems (overlayfs before 6.3, NFS) know no O_TMPFILE.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => tempfile::tempfile_in(folder),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Copies what is allocated in `from`, by reference where the file system can.
-fn copy_sparse(from: &File, to: &File, length: u64) -> io::Result<()> {
-    if ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
-    }
-    ftruncate(to, length)?;
-    let mut position = 0;
-    while position < length {
-        let start = match seek(from, SeekFrom::Data(position)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        position = seek(from, SeekFrom::Hole(start))?;
-        copy_extent(from, to, start, position)?;
-    }
-    Ok(())
-}
-
-fn copy_extent(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
-    let (mut source, mut target) = (start, start);
-    while source < end {
-        let left = usize::try_from(end - source).unwrap_or(usize::MAX);
-        match copy_file_range(from, Some(&mut source), to, Some(&mut target), left) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {}
-            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                return copy_by_hand(from, to, source, end);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn copy_by_hand(from: &File, to: &File, mut position: u64, end: u64) -> io::Result<()> {
-    const CHUNK: usize = 256 << 10;
-    let mut buffer = vec![0; CHUNK];
-    while position < end {
-        let wanted = usize::try_from(end - position).map_or(CHUNK, |left| left.min(CHUNK));
-        let chunk = &mut buffer[..wanted];
-        from.read_exact_at(chunk, position)?;
-        to.write_all_at(chunk, position)?;
-        position += u64::try_from(wanted).unwrap_or(u64::MAX);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
-
-    const SIZE: u64 = 64 << 20;
 
     fn erofs(folder: &Path) -> PathBuf {
         let path = folder.join("root.erofs");
@@ -188,31 +118,6 @@ mod tests {
         file.write_all_at(&[12], 1024 + 12).unwrap();
         file.write_all_at(&2u32.to_le_bytes(), 1024 + 36).unwrap();
         path
-    }
-
-    #[test]
-    fn scratch_disk_copies_data_and_stays_sparse() {
-        let folder = tempfile::tempdir().unwrap();
-        let template = File::create_new(folder.path().join("template")).unwrap();
-        template.set_len(SIZE).unwrap();
-        template.write_all_at(b"super", 1024).unwrap();
-        template.write_all_at(b"last", SIZE - 4096).unwrap();
-        let disk = unnamed_file(folder.path()).unwrap();
-        copy_sparse(&File::open(folder.path().join("template")).unwrap(), &disk, SIZE).unwrap();
-        let mut found = [0; 5];
-        disk.read_exact_at(&mut found, 1024).unwrap();
-        assert_eq!(&found, b"super");
-        disk.read_exact_at(&mut found[..4], SIZE - 4096).unwrap();
-        assert_eq!(&found[..4], b"last");
-        assert_eq!(disk.metadata().unwrap().len(), SIZE);
-        assert!(disk.metadata().unwrap().blocks() * 512 < 1 << 20);
-    }
-
-    #[test]
-    fn scratch_disk_leaves_no_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let _disk = unnamed_file(folder.path()).unwrap();
-        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     }
 
     #[test]

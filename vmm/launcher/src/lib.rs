@@ -14,6 +14,7 @@ mod image;
 mod machine;
 mod plan;
 mod project;
+mod scratch;
 mod session;
 mod setup;
 mod start;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use agent_protocol::setup::Setup;
+use devices::balloon::Balloon;
 use devices::blk::{Access as DiskAccess, Blk, Disk};
 use devices::fs::{Access, Fs, Share};
 use devices::net::{Net, NetConfig as CardConfig};
@@ -39,8 +40,11 @@ impl Parts {
         let overlay = image.scratch_disk(plan.disk, dirs.state()?)?;
         let (vsock, vsock_host) =
             Vsock::new(GUEST_CID).map_err(|source| Error::host("Creating the vsock device", source))?;
+        // Nobody sets a target yet: the balloon is there for the free pages that the guest reports.
+        let (balloon, _) = Balloon::new().map_err(|source| Error::host("Creating the balloon", source))?;
         let mut builder = Vm::builder(config(plan, dirs)?)
             .device(Rng::new())
+            .device(balloon)
             .device(disk(ROOT_DISK, image.into_root(), DiskAccess::ReadOnly)?)
             .device(disk(OVERLAY_DISK, overlay, DiskAccess::ReadWrite)?)
             .device(shares(plan)?)
