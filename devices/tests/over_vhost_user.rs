@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use devices::balloon::Balloon;
 use devices::blk::{Access, Blk, Disk};
 use devices::console::Console;
+use devices::fs::{Fs, Share};
 use devices::rng::Rng;
 use devices::vsock::Vsock;
 use vhost_user_server::test_kit::Socket;
@@ -39,6 +40,13 @@ fn balloon_device() -> Subject {
     Subject::new(balloon, &[0, 1, 3, 4]).keeping(handle)
 }
 
+fn fs_device() -> Subject {
+    let directory = tempfile::tempdir().expect("the host gives what a device needs");
+    let share = Share::open(directory.path(), devices::fs::Access::ReadWrite);
+    let share = share.expect("the host gives what a device needs");
+    Subject::new(Fs::new(vec![share]).expect("the host gives what a device needs"), &[0, 1]).keeping(directory)
+}
+
 fn vsock_device() -> Subject {
     let (vsock, host) = Vsock::new(3).expect("the host gives what a device needs");
     Subject::new(vsock, &[1]).keeping(host)
@@ -62,4 +70,8 @@ mod balloon {
 
 mod vsock {
     virtio::contract_suite!(super::vsock_device, over super::Socket);
+}
+
+mod fs {
+    virtio::contract_suite!(super::fs_device, over super::Socket);
 }

@@ -3,7 +3,7 @@
 //! One device exports any number of [`Share`]s through a FUSE server of our own. The guest's kernel is not trusted: it
 //! may send any message in any order. What holds against it:
 //!
-//! - Every name is one component, checked once ([`name`]); it is only ever looked up in a directory that is held open,
+//! - Every name is one component, checked once; it is only ever looked up in a directory that is held open,
 //!   with symbolic links, magic links and `..` refused by the host's kernel. Links are resolved in the guest alone.
 //! - Only regular files and directories are ever opened, after their type was seen through an `O_PATH` descriptor. No
 //!   device node and no set-id bit appears on the host.
@@ -12,8 +12,11 @@
 //! - Nodes, handles, descriptors and message sizes are bounded.
 //!
 //! Guest and host see each other's changes: writes go through to the host at once, and what the guest caches about names
-//! and attributes it checks again after [`server::VALID`]; a file changed meanwhile is read anew. A directory the *host's*
+//! and attributes it checks again after one second; a file changed meanwhile is read anew. A directory the *host's*
 //! user moves out of a share stays reachable for a guest that works in it, as it would for any process.
+//!
+//! The host's permissions are those of the process's user: the guest's root cannot write what that user cannot. How many
+//! files can be open depends on the process's descriptor limit at the time of [`Fs::new`]; raise it before.
 
 mod device;
 mod handle;

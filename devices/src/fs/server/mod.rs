@@ -169,3 +169,9 @@ fn limits() -> (Limits, usize) {
     let open = usize::try_from(getrlimit(Resource::Nofile).current.unwrap_or(USUAL)).unwrap_or(usize::MAX);
     (Limits { cached: (open / 8).clamp(16, 1024), pinned: (open / 4).min(1 << 16) }, (open / 2).min(1 << 16))
 }
+
+/// Several queues may be served at once.
+const _: fn() = || {
+    fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Server>();
+};
