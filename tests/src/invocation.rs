@@ -17,6 +17,8 @@ use crate::stage::User;
 
 /// How long a run may take unless the case says otherwise; guests of an emulated machine are slow.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// The group of the device node that ordinary users see as /dev/kvm.
+const KVM_GROUP: u32 = 61_235;
 
 /// A command to run, built up.
 #[derive(Debug, Clone)]
@@ -89,16 +91,21 @@ impl Invocation {
         if let Some(first) = other.words.first_mut() {
             *first = program.into();
         }
-        let cache = seen_images.parent().unwrap_or(seen_images);
-        other.env("VMM_CACHE_DIR", cache).env("HOME", cache);
+        let cache = seen_images.parent().unwrap_or(seen_images).to_owned();
+        other.env("VMM_CACHE_DIR", &cache).env("HOME", &cache);
         let (uid, gid) = user.ids();
         let groups = match user {
-            User::OfKvmGroup => "--groups=\"$(getent group kvm | cut -d: -f3)\"",
-            User::Ours | User::Stranger => "--clear-groups",
+            User::OfKvmGroup => format!("--groups={KVM_GROUP}"),
+            User::Ours | User::Stranger => "--clear-groups".to_owned(),
         };
-        let [from, to] = [images, seen_images].map(|path| path.display().to_string());
+        let [from, to, kvm] = [images, seen_images, &cache.join("kvm")].map(|path| path.display().to_string());
+        // A device node of the case's own: neither the machine's permissions nor its groups matter then.
         other.through_script(&format!(
-            "mount --bind '{from}' '{to}'; exec setpriv --reuid={uid} --regid={gid} {groups} --inh-caps=-all -- \"$@\""
+            "mount --bind '{from}' '{to}'
+             if [ -e /dev/kvm ]; then
+                 mknod -m 660 '{kvm}' c 10 232; chown 0:{KVM_GROUP} '{kvm}'; mount --bind '{kvm}' /dev/kvm
+             fi
+             exec setpriv --reuid={uid} --regid={gid} {groups} --inh-caps=-all -- \"$@\""
         ));
         other
     }

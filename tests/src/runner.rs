@@ -81,7 +81,7 @@ fn report(ran: usize, filtered_out: usize, failures: &[(&str, anyhow::Error)], t
     if !failures.is_empty() {
         println!("\nfailures:\n");
         for (name, error) in failures {
-            println!("---- {name} ----\n{error:?}\n");
+            println!("---- {name} ----\n{error:#}\n");
         }
         println!("failures:");
         failures.iter().for_each(|(name, _)| println!("    {name}"));

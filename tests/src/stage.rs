@@ -157,8 +157,10 @@ impl Stage {
 
     /// `vmm run` of a command in a small VM around `project`.
     pub fn run_in<S: AsRef<OsStr>>(&self, project: &Path, words: impl IntoIterator<Item = S>) -> Invocation {
-        let mut invocation = self.vmm(["run", "--engine", &self.host.engine.to_string()]);
-        invocation.args(["--cpus", "1", "--memory", "768M", "--project"]).args([project]);
+        // By variables, so that a case can overrule them with the flags.
+        let mut invocation = self.vmm(["run", "--project"]);
+        invocation.args([project]).env("VMM_ENGINE", self.host.engine.to_string());
+        invocation.env("VMM_CPUS", "1").env("VMM_MEMORY", "768M");
         invocation.command(words);
         invocation
     }

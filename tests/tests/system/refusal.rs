@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::getuid;
-use system_tests::{Engine, Finished, Stage, User};
+use system_tests::{Finished, Stage, User};
 
 /// Status of vmm's own failures.
 const FAILED: i32 = 125;
@@ -30,20 +30,14 @@ pub fn neither_kvm_nor_qemu(stage: &Stage) -> Result<()> {
     let run = run.through_script("mount --bind /dev/null /dev/kvm; export PATH=/nonexistent; exec \"$@\"");
     refused(&run.finish()?, &["qemu-system-x86_64", "kvm"])?;
     let mut run = stage.run("true");
-    run.args(["--engine", "qemu"]).through(["env", "PATH=/nonexistent"]);
+    run.args(["--engine", "qemu"]).through_script("export PATH=/nonexistent; exec \"$@\"");
     refused(&run.finish()?, &["qemu-system-x86_64"])
 }
 
 pub fn kvm_without_permission(stage: &Stage) -> Result<()> {
     let mut run = stage.run("true");
     run.args(["--engine", "kvm"]);
-    let device = stage.folder().join("kvm");
-    let mut run = stage.as_user(User::Stranger, &run)?;
-    // A node of its own, so that the machine's permissions do not matter.
-    run.through_script(&format!(
-        "mknod -m 600 '{0}' c 10 232; chown 0:0 '{0}'; mount --bind '{0}' /dev/kvm; exec \"$@\"",
-        device.display()
-    ));
+    let run = stage.as_user(User::Stranger, &run)?;
     refused(&run.finish()?, &["/dev/kvm", "kvm"])
 }
 
@@ -101,6 +95,5 @@ pub fn bad_projects(stage: &Stage) -> Result<()> {
     let run = if getuid().is_root() { stage.as_user(User::OfKvmGroup, &run)? } else { run };
     let finished = run.finish()?;
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700))?;
-    ensure!(matches!(stage.engine(), Engine::Kvm | Engine::Qemu));
     refused(&finished, &["closed"])
 }

@@ -9,7 +9,7 @@ pub fn programs_own_the_terminal(stage: &Stage) -> Result<()> {
     let terminal = Terminal::open(stage.folder(), 100, 30)?;
     let shell = stage.run_in(&stage.project(), ["env", "PS1=guest:", "bash", "--norc", "--noprofile"]);
     terminal.start(&shell, "; echo outer=$?; stty -a | grep -o ' icanon'")?;
-    terminal.wait_for("guest:")?;
+    terminal.wait_for("\nguest:")?; // at the start of a line: the typed command holds it too
     terminal.type_line("echo $((6*7))rows; stty size; tty >/dev/null && echo is-a-terminal")?;
     terminal.wait_for("30 100")?;
     terminal.wait_for("is-a-terminal")?;
