@@ -8,6 +8,23 @@ use crate::validate::validate;
 use crate::{ConsoleLog, Device, Engine, Error, Timeline, Vm, VmConfig};
 
 /// Collects what the VM is made of.
+///
+/// ```no_run
+/// use vmm::{Engine, Initramfs, Kernel, Mib, Vm, VmConfig};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (kernel, initramfs): (&[u8], &[u8]) = (b"", b"");
+/// let config = VmConfig {
+///     cpus: 2,
+///     memory: Mib(2048),
+///     initramfs: Some(Initramfs::from_bytes(initramfs)?),
+///     ..VmConfig::new(Kernel::from_bytes(kernel)?)
+/// };
+/// let (vsock, host) = devices::vsock::Vsock::new(3)?;
+/// let vm = Vm::builder(config).engine(Engine::Auto).device(vsock).build()?;
+/// println!("{:?} will run it", vm.engine());
+/// # drop(host);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct VmBuilder {
     config: VmConfig,

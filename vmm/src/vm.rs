@@ -66,6 +66,19 @@ impl RunningVm {
 }
 
 /// Ends or looks at a running VM from another thread; clones are equal.
+///
+/// ```no_run
+/// # fn main() -> Result<(), vmm::Error> {
+/// # let config = vmm::VmConfig::new(vmm::Kernel::open("vmlinux")?);
+/// let running = vmm::Vm::builder(config).build()?.boot()?;
+/// let handle = running.handle();
+/// std::thread::spawn(move || {
+///     std::thread::sleep(std::time::Duration::from_secs(60));
+///     handle.kill();
+/// });
+/// println!("{}", running.wait()?);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Handle {
     control: Arc<dyn Control>,
@@ -112,6 +125,18 @@ impl Counts {
 }
 
 /// How a VM ended; its `Display` says it to the user.
+///
+/// ```no_run
+/// # fn main() -> Result<(), vmm::Error> {
+/// # let config = vmm::VmConfig::new(vmm::Kernel::open("vmlinux")?);
+/// let running = vmm::Vm::builder(config).build()?.boot()?;
+/// let console = running.handle().console().clone();
+/// match running.wait()? {
+///     vmm::Exit::Shutdown => println!("done"),
+///     exit => eprintln!("{exit}\n{}", console.last_lines(20).join("\n")),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Exit {

@@ -5,6 +5,7 @@
 /// - `console`: the 8250, so that a panic can be read;
 /// - `panic=-1`: reset at once instead of hanging, which ends the VM;
 /// - `8250.nr_uarts=1`: there is one UART, do not look for three more;
+/// - `pci=off`: there is no PCI bus, and Linux calls that fatal;
 /// - `tsc=reliable`: there is no second clock on this board to check the counter against;
 /// - `noreplace-smp`: leave lock prefixes alone on one CPU; patching them out is slow where code is translated;
 /// - `tsc_early_khz`: see the `tsc` module;
@@ -13,7 +14,7 @@
 ///
 /// `nolapic_timer` would save a tenth of a second and must not be here: the local timer is the only one this board's
 /// ACPI tables offer, without it every sleep in the guest is forever.
-const BOARD: &str = "quiet console=ttyS0 panic=-1 8250.nr_uarts=1 tsc=reliable noreplace-smp";
+const BOARD: &str = "quiet console=ttyS0 panic=-1 8250.nr_uarts=1 pci=off tsc=reliable noreplace-smp";
 
 /// Ticks per second of our kernel and Debian's. In a kernel with more, delays come out longer than asked for, which does
 /// no harm.
