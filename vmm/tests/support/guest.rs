@@ -15,6 +15,7 @@ const NANOSLEEP: u32 = 35;
 const SOCKET: u32 = 41;
 const CONNECT: u32 = 42;
 const EXIT: u32 = 60;
+const SYNC: u32 = 162;
 const MOUNT: u32 = 165;
 const REBOOT: u32 = 169;
 
@@ -55,6 +56,11 @@ impl Program {
             .check()
             .call(WRITE, First::Number(1), [buffer, count, 0])
             .check()
+    }
+
+    /// Writes everything to the disks.
+    pub fn sync(self) -> Self {
+        self.call(SYNC, First::Number(0), [0; 3]).check()
     }
 
     /// Mounts a virtio-fs device on `/mnt`.

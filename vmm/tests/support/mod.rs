@@ -6,7 +6,7 @@
 pub mod guest;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, PipeReader};
+use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -33,6 +33,24 @@ pub fn config(initramfs: &[u8]) -> (VmConfig, Console) {
 /// Boots `config` under QEMU.
 pub fn boot_qemu(config: VmConfig) -> RunningVm {
     Vm::builder(config).engine(Engine::Qemu).build().and_then(Vm::boot).unwrap()
+}
+
+/// Boots `config` under KVM.
+pub fn boot_kvm(config: VmConfig) -> RunningVm {
+    Vm::builder(config).engine(Engine::Kvm).build().and_then(Vm::boot).unwrap()
+}
+
+/// Whether guests can run under KVM here. If not, says so past the test harness, which hides what passing tests print;
+/// with `VMM_TEST_REQUIRE_KVM` set it fails.
+pub fn kvm_is_real() -> bool {
+    let report = vmm::probe().kvm;
+    if !report.is_usable() {
+        assert!(std::env::var_os("VMM_TEST_REQUIRE_KVM").is_none(), "KVM is required: {report}");
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        let text = format!("NOT TESTED: {test} needs real KVM (tests/lab/kvm has it): {report}\n");
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
+    }
+    report.is_usable()
 }
 
 /// What a guest writes to its console, line by line.

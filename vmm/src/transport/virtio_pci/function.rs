@@ -103,6 +103,12 @@ impl VirtioFunction {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The worker's way to the driver.
+    #[cfg(test)]
+    pub(super) fn notifier(&self) -> &Notifier {
+        &self.notifier
+    }
+
     /// Kicks that wait to be served.
     #[cfg(test)]
     pub(super) fn kick_count(&self, queue: usize) -> u64 {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use devices::rng::Rng;
 use proptest::prelude::{any, proptest};
-use virtio::Ram;
 use virtio::test_kit::{Buffer, DriverQueue, ram};
+use virtio::{Fault, Interrupt, Ram, Supervisor};
 
 use super::capability::{DEVICE, ISR, MSIX_TABLE, NOTIFY};
 use super::fake::FakeHypervisor;
@@ -162,6 +162,28 @@ fn broken_ring_shows_as_needs_reset_with_an_interrupt() {
     assert_eq!(driver.hypervisor.failures(), [""; 0], "a guest's fault is not the host's");
     driver.function.write_bar(0x14, &[0]);
     assert_eq!(driver.status(), 0);
+}
+
+#[test]
+fn configuration_change_counts_a_generation_and_interrupts() {
+    let mut driver = Driver::new();
+    driver.start();
+    let generation = || {
+        let mut byte = [0];
+        driver.function.read_bar(0x15, &mut byte);
+        byte[0]
+    };
+    let before = generation();
+    driver.function.notifier().config();
+    assert_eq!(generation(), before.wrapping_add(1));
+    assert_eq!(driver.interrupts(0), 1);
+}
+
+#[test]
+fn host_side_failure_is_the_hypervisors_to_judge() {
+    let driver = Driver::new();
+    driver.function.notifier().faulted(&Fault::Host(std::io::Error::other("disk is gone")));
+    assert_eq!(driver.hypervisor.failures(), ["rng"]);
 }
 
 #[test]

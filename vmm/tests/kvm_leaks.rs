@@ -1,0 +1,63 @@
+//! What VMs under KVM leave behind: nothing. Alone in its process, because it counts what the process holds.
+
+// In its helpers, too, failing is what a test does.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+
+use devices::rng::Rng;
+use support::guest::Program;
+use support::{config, kvm_is_real};
+use vmm::{Engine, Exit, Vm};
+
+const STARTS: usize = 20;
+const UP: &str = "guest is up\n";
+
+/// How far a VM gets before it is ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Entry,
+    Init,
+}
+
+#[test]
+fn twenty_starts_and_stops_leave_nothing() {
+    if !kvm_is_real() {
+        return;
+    }
+    // The first start makes what a process keeps: it loads libraries, and grows its allocator.
+    start_and_stop(Reach::Init);
+    let before = holdings();
+    start_and_stop(Reach::Init);
+    for _ in 1..STARTS {
+        start_and_stop(Reach::Entry);
+    }
+    assert_eq!(holdings(), before);
+}
+
+fn start_and_stop(reach: Reach) {
+    let (config, mut console) = config(&Program::default().print(UP).idle());
+    let vm = Vm::builder(config).engine(Engine::Kvm).device(Rng::new()).build();
+    let running = vm.unwrap().boot().unwrap();
+    if reach == Reach::Init {
+        console.wait_for(UP.trim());
+        return drop(running);
+    }
+    running.handle().kill();
+    assert_eq!(running.wait().unwrap(), Exit::Killed);
+}
+
+/// Descriptors, threads, and mappings of guest memory.
+fn holdings() -> (Vec<String>, usize, usize) {
+    let mut descriptors: Vec<_> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .filter(|target| !target.starts_with("/proc/"))
+        .collect();
+    descriptors.sort();
+    let mappings = fs::read_to_string("/proc/self/maps").unwrap().matches("vmm-guest-ram").count();
+    (descriptors, fs::read_dir("/proc/self/task").unwrap().count(), mappings)
+}
