@@ -9,7 +9,7 @@ apt_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # apt_uris: every URI of the machine's apt sources, both formats.
 apt_uris() {
-  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+  { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } |
     sed -nE 's/^URIs:[[:space:]]*//p; s/^deb(-src)?[[:space:]]+(\[[^]]*\][[:space:]]*)?([^[:space:]]+).*/\3/p' |
     tr -s '[:space:]' '\n'
 }
@@ -17,8 +17,8 @@ apt_uris() {
 # apt_open DIR SUITE: refreshes the package lists of SUITE and its security updates below DIR; sets the array apt_options.
 apt_open() {
   local dir=$1 suite=$2 main security
-  main=${VMM_DEBIAN_MIRROR-$(apt_uris | grep -E '/debian/?$' | head -n 1)}
-  security=${VMM_DEBIAN_SECURITY_MIRROR-$(apt_uris | grep -E '/debian-security/?$' | head -n 1)}
+  main=${VMM_DEBIAN_MIRROR-$(apt_uris | sed -n '\#/debian/\?$#p' | head -n 1)}
+  security=${VMM_DEBIAN_SECURITY_MIRROR-$(apt_uris | sed -n '\#/debian-security/\?$#p' | head -n 1)}
   [ -n "$main" ] || { echo "No Debian mirror in the machine's apt sources: set VMM_DEBIAN_MIRROR" >&2; return 1; }
   [ -e "$apt_keyring" ] || { echo "$apt_keyring is missing: install debian-archive-keyring" >&2; return 1; }
   mkdir -p "$dir/lists/partial" "$dir/archives/partial"
@@ -43,4 +43,9 @@ apt_fetch() {
   mkdir -p "$dir"
   (cd "$dir" && apt-get "${apt_options[@]}" download "$2" >&2)
   find "$dir" -maxdepth 1 -name "${2%%=*}_*.deb" -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-
+}
+
+# apt_sha256 PACKAGE=VERSION: the hash that the signed lists give for the package file, or nothing.
+apt_sha256() {
+  apt-cache "${apt_options[@]}" show "$1" 2>/dev/null | awk '$1 == "SHA256:" { print $2; exit }'
 }
