@@ -29,7 +29,7 @@ pub fn programs_own_the_terminal(stage: &Stage) -> Result<()> {
     ensure!(fs::read(stage.project().join("note.txt"))? == b"hello from vim\n");
 
     terminal.type_line("clear; echo sleeping; sleep 1000")?;
-    terminal.wait_for("\nsleeping").or_else(|_| terminal.wait_for("sleeping\n"))?;
+    terminal.wait_for("sleeping").or_else(|_| terminal.wait_for("sleeping\n"))?;
     terminal.press("C-c")?;
     terminal.type_line("echo interrupted=$?")?;
     terminal.wait_for("interrupted=130")?;

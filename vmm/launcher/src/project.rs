@@ -34,6 +34,7 @@ impl Mount {
         if !host.is_dir() {
             return Err(Error::Share { path: host, reason: "a project is a folder, and this is a file".into() });
         }
+        host.read_dir().map_err(|source| Error::path("read the project", &host, source))?;
         let guest = if is_needed_by_guest(&host) { PathBuf::from(WORKSPACE) } else { host.clone() };
         Ok(Self { host, guest, is_read_only: false })
     }

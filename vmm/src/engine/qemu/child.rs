@@ -33,6 +33,8 @@ impl Child {
         let mut command = Command::new(std::path::absolute(program)?);
         command.args(arguments).current_dir("/").env_clear();
         command.envs(ENVIRONMENT.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
+        // A group of its own: Ctrl-C at our terminal is ours to answer, not QEMU's.
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
         let parent = getpid();
         // SAFETY: between fork and exec this makes system calls and nothing else: it neither allocates nor locks. The
