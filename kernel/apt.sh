@@ -27,7 +27,7 @@ apt_open() {
     [ -z "$security" ] || echo "deb [signed-by=$apt_keyring] $security $suite-security main"
   } >"$dir/sources.list"
   apt_options=(-qq -o "Dir::Etc::SourceList=$dir/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Etc::Preferences=/dev/null
-    -o Dir::Etc::PreferencesParts=/dev/null -o "Dir::State::Lists=$dir/lists" -o "Dir::Cache=$dir" -o "APT::Sandbox::User=$(id -un)"
+    -o Dir::Etc::PreferencesParts=/dev/null -o "Dir::State::Lists=$dir/lists" -o "Dir::Cache=$dir" -o APT::Sandbox::User=root
     -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
   apt-get "${apt_options[@]}" update >&2
 }
