@@ -34,16 +34,19 @@ const EFER: u64 = 0x500;
 /// Intel wants this gap below 4 GiB named before the first vCPU; AMD does not care.
 const TSS_AT: usize = 0xfffb_d000;
 
-/// Turns of the short look, which already settles it when they are emulated (a tenth of a millisecond).
-const FEW: u64 = 50;
-/// Turns of the long look, for a figure below the clock's grain.
-const MANY: u64 = 500;
+/// Turns of the loop: a millisecond where they are emulated, nothing where they are not.
+const TURNS: u64 = 500;
+/// Looks at a loop that seems slow. Load on the machine can make a fast one look slow, never a slow one fast, so the
+/// fastest look counts.
+const LOOKS: usize = 4;
+/// Load does not slow every run of a look down by this factor: half a millisecond each.
+const HOPELESS: f64 = 5.0;
 /// Runs of each length, of which the fastest counts.
 const RUNS: usize = 3;
 /// Signals may interrupt a run; more than this many and something else is wrong.
 const MAX_INTERRUPTIONS: usize = 64;
 
-/// Nanoseconds per turn, given that a cost above `settled` needs no second look.
+/// Nanoseconds per turn, given that a cost of at most `settled` needs no second look.
 pub(super) fn cost_ns(kvm: &Kvm, settled: f64) -> io::Result<f64> {
     let vm = kvm.create_vm().map_err(from_errno)?;
     vm.set_tss_address(TSS_AT).map_err(from_errno)?;
@@ -68,10 +71,10 @@ pub(super) fn cost_ns(kvm: &Kvm, settled: f64) -> io::Result<f64> {
 
     // The first entry sets up what later ones find ready.
     timed_run(&mut vcpu, 1)?;
-    let mut cost = 0.0;
-    for turns in [FEW, MANY] {
-        cost = difference(&mut vcpu, turns)?;
-        if cost > settled {
+    let mut cost = f64::INFINITY;
+    for _ in 0..LOOKS {
+        cost = difference(&mut vcpu)?.min(cost);
+        if cost <= settled || cost > HOPELESS * settled {
             break;
         }
     }
@@ -96,13 +99,13 @@ fn enter_long_mode(vcpu: &VcpuFd) -> io::Result<()> {
     vcpu.set_sregs(&sregs).map_err(from_errno)
 }
 
-fn difference(vcpu: &mut VcpuFd, turns: u64) -> io::Result<f64> {
+fn difference(vcpu: &mut VcpuFd) -> io::Result<f64> {
     let (mut short, mut long) = (Duration::MAX, Duration::MAX);
     for _ in 0..RUNS {
         short = short.min(timed_run(vcpu, 1)?);
-        long = long.min(timed_run(vcpu, turns)?);
+        long = long.min(timed_run(vcpu, TURNS)?);
     }
-    Ok(long.saturating_sub(short).as_secs_f64() * 1e9 / turns as f64)
+    Ok(long.saturating_sub(short).as_secs_f64() * 1e9 / TURNS as f64)
 }
 
 /// CPU time that `turns` of the loop take.
