@@ -404,14 +404,13 @@ fn what_a_terminal_still_holds_at_the_commands_end_arrives() {
 #[test]
 fn a_host_that_goes_away_hangs_the_command_up() {
     let directory = tempfile::tempdir().expect("a directory");
-    let fifo = directory.path().join("fifo");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).expect("created");
-    // A terminal's end hangs up twice (kernel and agent); the second must not interrupt the report of the first.
-    let script = "trap 'trap \"\" HUP; echo hup > \"$0\"; exit' HUP; echo ready; while :; do sleep 0.05; done";
+    let note = directory.path().join("note");
+    // The shell waits instead of starting programs: a signal that comes between its fork and exec is lost to the trap.
+    let script = "trap 'trap \"\" HUP; echo hup > \"$0\"; exit' HUP; sleep 1000 & echo ready; wait";
     for exec in [shell(script)] {
         for terminal in [false, true] {
             let mut words: Vec<_> = exec.argv.words().to_vec();
-            words.push(agent_protocol::bytes::Arg::new(fifo.to_str().expect("plain")).expect("plain"));
+            words.push(agent_protocol::bytes::Arg::new(note.to_str().expect("plain")).expect("plain"));
             let exec = Exec { argv: Argv::new(words).expect("not empty"), ..exec.clone() };
             let exec = if terminal { on_terminal(exec) } else { exec };
             let (mut host, guest) = UnixStream::pair().expect("socket pair");
@@ -425,8 +424,10 @@ fn a_host_that_goes_away_hangs_the_command_up() {
                 Some(agent_protocol::exec::ToHost::Data { .. })
             ) {}
             drop(host);
-            assert_eq!(std::fs::read(&fifo).expect("the trap writes"), b"hup\n", "terminal: {terminal}");
+            // Returns when the command was reaped.
             agent.join().expect("agent ends").expect("a host may leave");
+            assert_eq!(std::fs::read(&note).expect("the trap writes"), b"hup\n", "terminal: {terminal}");
+            std::fs::remove_file(&note).expect("the note is there");
         }
     }
 }
