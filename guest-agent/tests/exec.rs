@@ -277,8 +277,10 @@ impl Write for Stuck {
 #[test]
 fn a_slow_reader_of_one_stream_delays_neither_the_other_nor_signals() {
     let (release, stuck) = UnixStream::pair().expect("socket pair");
-    let (session, agent) =
-        start(shell("cat /dev/zero & trap 'echo got it >&2; kill $!; exit 3' USR1; echo ready >&2; wait"));
+    // The trap comes when `cat` runs, and `kill` is silent: the signal may have ended it already.
+    let script = "cat /dev/zero & until grep -q cat /proc/$!/comm; do :; done; \
+                  trap 'echo got it >&2; kill $! 2>/dev/null; exit 3' USR1; echo ready >&2; wait";
+    let (session, agent) = start(shell(script));
     let handle = session.handle();
     let (tap, errors) = channel();
     let running =
