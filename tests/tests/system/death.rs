@@ -79,3 +79,15 @@ pub fn ctrl_c_at_every_phase_of_the_start(stage: &Stage) -> Result<()> {
     }
     Ok(())
 }
+
+pub fn what_nohup_ignores_stays_ignored(stage: &Stage) -> Result<()> {
+    let mut invocation = stage.run("echo >ready; sleep 1; echo survived");
+    invocation.through(["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh"]);
+    let started = invocation.start()?;
+    until("the command", START, || Ok(stage.project().join("ready").exists().then_some(())))?;
+    started.signal_group(Signal::HUP)?;
+    started.signal_group(Signal::INT)?;
+    let finished = started.finish()?;
+    ensure!(finished.succeeded()? == "survived", "{finished}");
+    Ok(())
+}

@@ -36,6 +36,7 @@ const CASES: &[Case] = cases![
     death::panicking_kernel_is_reported,
     death::dying_agent_is_reported,
     death::ctrl_c_at_every_phase_of_the_start,
+    death::what_nohup_ignores_stays_ignored,
     library::debian_stock_kernel_boots,
     library::two_vms_run_in_one_process,
     library::twenty_starts_and_stops_leave_nothing,
