@@ -12,8 +12,14 @@ use crate::error::Error;
 
 /// How long a VM may take to end after its agent fell silent, before that is a failure of its own.
 const END_PATIENCE: Duration = Duration::from_secs(3);
-/// Lines of the guest's console that a failure shows.
+/// Lines at the end of the guest's console that a failure shows.
 const LAST_WORDS: usize = 12;
+/// Lines from the first sign of trouble on, which say more than the registers that end a crash.
+const TROUBLE_WORDS: usize = 24;
+/// How far back trouble is looked for.
+const MAX_WORDS: usize = 400;
+/// What the kernel's own reports of its faults begin with.
+const TROUBLE: [&str; 3] = ["Oops: ", "BUG: ", "Kernel panic"];
 
 /// A running VM; dropping it ends the VM and everything that belongs to it.
 #[derive(Debug)]
@@ -60,9 +66,9 @@ impl Guest {
         }
     }
 
-    /// The last lines of the guest's console, made safe to print.
+    /// The last lines of the guest's console, or those from its kernel's fault on, made safe to print.
     pub(crate) fn last_words(&self) -> String {
-        let lines = self.vm.console().last_lines(LAST_WORDS);
+        let lines = telling(self.vm.console().last_lines(MAX_WORDS));
         lines.iter().map(|line| line.escape_debug().to_string()).collect::<Vec<_>>().join("\n")
     }
 
@@ -82,6 +88,35 @@ impl Drop for Guest {
     }
 }
 
+fn telling(mut lines: Vec<String>) -> Vec<String> {
+    let trouble = lines.iter().position(|line| TROUBLE.iter().any(|sign| line.contains(sign)));
+    lines.drain(..trouble.unwrap_or_else(|| lines.len().saturating_sub(LAST_WORDS)));
+    lines.truncate(TROUBLE_WORDS);
+    lines
+}
+
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+        range.map(|number| format!("line {number}")).collect()
+    }
+
+    #[test]
+    fn crash_is_shown_from_its_first_line() {
+        let mut lines = numbered(0..100);
+        lines[30] = "[    0.78] Oops: int3: 0000 [#1] SMP NOPTI".into();
+        assert_eq!(telling(lines.clone()), lines[30..30 + TROUBLE_WORDS]);
+    }
+
+    #[test]
+    fn silence_is_shown_by_what_came_last() {
+        assert_eq!(telling(numbered(0..100)), numbered(100 - LAST_WORDS..100));
+        assert_eq!(telling(numbered(0..3)), numbered(0..3));
+    }
 }

@@ -40,7 +40,10 @@ impl Launch {
         launch.option("-accel", "tcg,thread=multi");
         // Everything the emulator knows: programs built for the last ten years' CPUs die on less.
         launch.option("-cpu", "max");
-        launch.option("-smp", &format!("cpus={0},sockets=1,cores={0},threads=1", config.cpus));
+        // A second CPU that is never there: QEMU up to 8.1 leaves the guest's memory barriers out for a machine that can
+        // only ever have one. But the devices run in parallel, and a kick or an interrupt gets lost without them.
+        let most = config.cpus.max(2);
+        launch.option("-smp", &format!("cpus={},maxcpus={most},sockets=1,cores={most},threads=1", config.cpus));
         let memory = config.memory.0;
         launch.option("-m", &format!("{memory}M"));
         launch.option("-object", &format!("memory-backend-memfd,id=ram,size={memory}M,share=on"));
@@ -113,9 +116,9 @@ mod tests {
     use super::*;
     use crate::{Kernel, Mib};
 
-    fn launch() -> Launch {
+    fn launch(cpus: u8) -> Launch {
         let kernel = Kernel::from_bytes(b"kernel").unwrap();
-        let config = VmConfig { cpus: 3, memory: Mib(640), cmdline: "a,b=c".into(), ..VmConfig::new(kernel) };
+        let config = VmConfig { cpus, memory: Mib(640), cmdline: "a,b=c".into(), ..VmConfig::new(kernel) };
         let mut launch = Launch::new(&config);
         launch.boot(config, 1000);
         launch
@@ -127,9 +130,14 @@ mod tests {
     }
 
     #[test]
+    fn one_cpu_does_not_make_qemu_drop_barriers() {
+        assert_eq!(value(&launch(1), "-smp"), "cpus=1,maxcpus=2,sockets=1,cores=2,threads=1");
+    }
+
+    #[test]
     fn board_has_what_was_configured_and_nothing_else() {
-        let launch = launch();
-        assert_eq!(value(&launch, "-smp"), "cpus=3,sockets=1,cores=3,threads=1");
+        let launch = launch(3);
+        assert_eq!(value(&launch, "-smp"), "cpus=3,maxcpus=3,sockets=1,cores=3,threads=1");
         assert_eq!(value(&launch, "-m"), "640M");
         assert!(value(&launch, "-object").contains("size=640M,share=on"));
         assert!(launch.arguments.iter().any(|word| word == "-nodefaults"));
@@ -138,7 +146,7 @@ mod tests {
 
     #[test]
     fn files_are_named_by_inherited_descriptors() {
-        let launch = launch();
+        let launch = launch(3);
         let fd = launch.descriptors[0].as_raw_fd();
         assert_eq!(value(&launch, "-kernel"), format!("/proc/self/fd/{fd}"));
         assert!(value(&launch, "-append").ends_with("tsc_early_khz=1000 lpj=4000 a,b=c"));
