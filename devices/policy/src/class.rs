@@ -35,7 +35,7 @@ pub enum Class {
 }
 
 /// Metadata services; 169.254.0.0/16 is denied as link-local anyway, and named here so that the log says what it was.
-const METADATA_V4: [Ipv4Addr; 10] = [
+const METADATA_V4: [Ipv4Addr; 11] = [
     Ipv4Addr::new(169, 254, 169, 254), // AWS, Google, Azure, Oracle, DigitalOcean, Hetzner, OpenStack, ...
     Ipv4Addr::new(169, 254, 169, 253), // AWS resolver
     Ipv4Addr::new(169, 254, 169, 123), // AWS time
@@ -44,6 +44,7 @@ const METADATA_V4: [Ipv4Addr; 10] = [
     Ipv4Addr::new(169, 254, 0, 23),    // Tencent
     Ipv4Addr::new(169, 254, 42, 42),   // Scaleway
     Ipv4Addr::new(100, 100, 100, 200), // Alibaba
+    Ipv4Addr::new(100, 96, 0, 96),     // Volcengine
     Ipv4Addr::new(168, 63, 129, 16),   // Azure's wire server, in public space
     Ipv4Addr::new(192, 0, 0, 192),     // Oracle
 ];
@@ -87,9 +88,10 @@ impl Class {
         match address.segments() {
             [0, 0, 0, 0, 0, 0, 0, 0] => Self::Unspecified,
             [0, 0, 0, 0, 0, 0, 0, 1] => Self::Loopback,
-            // Amazon, Google, Scaleway, OpenStack.
+            // Amazon, Google, Scaleway, OpenStack, Akamai.
             [0xfd00, 0xec2, ..] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => Self::Metadata,
             [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42] | [0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe] => Self::Metadata,
+            [0xfd00, 0xa9fe, 0xa9fe, ..] => Self::Metadata,
             // Forms that stand for IPv4: as public as what they embed.
             [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
                 Self::Public
@@ -130,4 +132,4 @@ impl fmt::Display for Class {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

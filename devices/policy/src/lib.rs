@@ -13,7 +13,9 @@ mod embedding;
 mod flow;
 mod name;
 mod preset;
+mod reason;
 mod rule;
+mod table;
 mod verdict;
 
 pub use address::{Cidr, HostAddresses};
@@ -21,5 +23,7 @@ pub use class::Class;
 pub use flow::{Direction, Flow, Protocol, Target};
 pub use name::{BadName, Name, NamePattern};
 pub use preset::{Preset, UnknownPreset};
+pub use reason::Reason;
 pub use rule::{Action, Pattern, Rule, RuleError};
+pub use table::{MAX_RULES, Table, TableError};
 pub use verdict::{Policy, Verdict};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::embedding::{canonical, meanings};
-use crate::{BadName, Cidr, Class, Name, NamePattern, Protocol};
+use crate::{BadName, Cidr, Class, Name, NamePattern, Protocol, Reason};
 
 /// What a rule says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,14 @@ impl Rule {
     /// The rule in normal form, as verdicts name it.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What kind of rule it is, as verdicts tell it.
+    pub(crate) fn reason(&self) -> Reason {
+        match &self.pattern {
+            Pattern::Addresses(_) => Reason::AddressRule,
+            Pattern::Names(_) => Reason::NameRule { port: self.port },
+        }
     }
 
     /// Whether the rule decides about a flow.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::rule::Asked;
-use crate::{Action, Class, Direction, Flow, HostAddresses, Name, Preset, Protocol, Rule, Target};
+use crate::{Action, Class, Direction, Flow, HostAddresses, Name, Preset, Protocol, Reason, Rule, Target};
 
 /// Names of metadata services; their addresses are denied too.
 const METADATA_NAMES: [&str; 7] = [
@@ -24,15 +24,21 @@ pub struct Verdict<'p> {
     pub allow: bool,
     /// The rule that decided, for logs and for people.
     pub rule: &'p str,
+    /// Why that rule was the one.
+    pub reason: Reason,
 }
 
 impl<'p> Verdict<'p> {
-    fn allow(rule: &'p str) -> Self {
-        Self { allow: true, rule }
+    fn allow(rule: &'p str, reason: Reason) -> Self {
+        Self { allow: true, rule, reason }
     }
 
-    fn deny(rule: &'p str) -> Self {
-        Self { allow: false, rule }
+    fn deny(rule: &'p str, reason: Reason) -> Self {
+        Self { allow: false, rule, reason }
+    }
+
+    fn by_rule(rule: &'p Rule) -> Self {
+        Self { allow: rule.action() == Action::Allow, rule: rule.text(), reason: rule.reason() }
     }
 }
 
@@ -88,7 +94,7 @@ impl Policy {
     pub fn evaluate(&self, flow: &Flow<'_>, own: &HostAddresses) -> Verdict<'_> {
         match (flow.direction, flow.target) {
             // A published port has a listener only because the user asked for it.
-            (Direction::Ingress, _) => Verdict::allow("published port"),
+            (Direction::Ingress, _) => Verdict::allow("published port", Reason::Published),
             (Direction::Egress, Target::Host) => self.evaluate_host(flow.port),
             (Direction::Egress, Target::Address { address, names }) => {
                 self.evaluate_address(&Asked::new(address, names, flow.protocol, Some(flow.port)), own)
@@ -96,20 +102,28 @@ impl Policy {
         }
     }
 
+    /// Whether `flow` may exist only because of the names that vouch for its address: then whatever it says about the
+    /// host it is for has to be one of them.
+    pub fn rests_on_names(&self, flow: &Flow<'_>, own: &HostAddresses) -> bool {
+        let Target::Address { address, .. } = flow.target else { return false };
+        let nameless = Flow { target: Target::Address { address, names: &[] }, ..*flow };
+        self.evaluate(flow, own).allow && !self.evaluate(&nameless, own).allow
+    }
+
     /// Whether `name` may be asked of the host's resolvers: the question alone already tells somebody something.
     pub fn evaluate_name(&self, name: &Name) -> Verdict<'_> {
         if METADATA_NAMES.contains(&name.as_str()) {
-            return Verdict::deny("metadata names are denied");
+            return Verdict::deny("metadata names are denied", Reason::MetadataName);
         }
         // A deny for one port says nothing about the name as such.
         let decides = |rule: &&Rule| rule.matches_name(name) && (rule.action() == Action::Allow || !rule.is_partial());
         if let Some(rule) = self.rules.iter().find(decides) {
-            return Verdict { allow: rule.action() == Action::Allow, rule: rule.text() };
+            return Verdict::by_rule(rule);
         }
         match self.preset {
-            Preset::Public => Verdict::allow("preset public"),
-            Preset::Open => Verdict::allow("preset open"),
-            Preset::None => Verdict::deny("preset none"),
+            Preset::Public => Verdict::allow("preset public", Reason::Preset),
+            Preset::Open => Verdict::allow("preset open", Reason::Preset),
+            Preset::None => Verdict::deny("preset none", Reason::Preset),
         }
     }
 
@@ -153,29 +167,32 @@ impl Policy {
             HostPorts::Some(ports) => ports.contains(&port),
             HostPorts::All => true,
         };
-        if open { Verdict::allow("allow-host") } else { Verdict::deny("host ports are closed") }
+        match open {
+            true => Verdict::allow("allow-host", Reason::HostPort),
+            false => Verdict::deny("host ports are closed", Reason::HostPort),
+        }
     }
 
     fn evaluate_address(&self, asked: &Asked<'_>, own: &HostAddresses) -> Verdict<'_> {
         if own.contains(asked.address) {
-            return Verdict::deny("host's own addresses are denied");
+            return Verdict::deny("host's own addresses are denied", Reason::OwnAddress);
         }
         let decides = |rule: &&Rule| {
             // With no port asked, a deny for one port leaves the others.
             rule.matches(asked) && (asked.port.is_some() || rule.action() == Action::Allow || !rule.is_partial())
         };
         if let Some(rule) = self.rules.iter().find(decides) {
-            return Verdict { allow: rule.action() == Action::Allow, rule: rule.text() };
+            return Verdict::by_rule(rule);
         }
         match (asked.class, self.preset) {
-            (Class::Private, _) if self.lan => Verdict::allow("allow-lan"),
-            (Class::Public, Preset::Public) => Verdict::allow("preset public"),
+            (Class::Private, _) if self.lan => Verdict::allow("allow-lan", Reason::Lan),
+            (Class::Public, Preset::Public) => Verdict::allow("preset public", Reason::Preset),
             (
                 Class::Public | Class::Private | Class::CarrierNat | Class::Benchmark | Class::Documentation,
                 Preset::Open,
-            ) => Verdict::allow("preset open"),
-            (Class::Public, Preset::None) => Verdict::deny("preset none"),
-            (class, _) => Verdict::deny(denial(class)),
+            ) => Verdict::allow("preset open", Reason::Preset),
+            (Class::Public, Preset::None) => Verdict::deny("preset none", Reason::Preset),
+            (class, _) => Verdict::deny(denial(class), Reason::Class(class)),
         }
     }
 }

@@ -87,6 +87,8 @@ fn metadata_of_every_cloud_is_metadata() {
         "fd00:ec2::254",
         "fd00:ec2::23",
         "fd20:ce::254",
+        "100.96.0.96",
+        "fd00:a9fe:a9fe::1",
         "fd00:42::42",
         "fe80::a9fe:a9fe",
         "::ffff:169.254.169.254",
@@ -105,7 +107,7 @@ fn local_use_nat64_is_never_public() {
 }
 
 /// Every form of `v4` inside an IPv6 address; `noise` fills the bits that a form leaves free.
-fn forms(v4: Ipv4Addr, noise: u64) -> Vec<Ipv6Addr> {
+pub(crate) fn forms(v4: Ipv4Addr, noise: u64) -> Vec<Ipv6Addr> {
     let v4 = u128::from(u32::from(v4));
     let noise = u128::from(noise);
     let (low64, low32) = (noise, noise & 0xffff_ffff);

@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
@@ -86,7 +86,9 @@ fn the_hosts_own_addresses_are_denied_in_every_form() {
     let policy = policy(Preset::Open, &["93.184.216.34", "::ffff:93.184.216.34"]);
     for address in ["93.184.216.34", "::ffff:93.184.216.34", "64:ff9b::93.184.216.34", "2002:5db8:d822::1"] {
         let flow = Flow::egress(Protocol::Udp, address.parse().unwrap(), &[], 53);
-        assert_eq!(policy.evaluate(&flow, &own), Verdict::deny("host's own addresses are denied"));
+        let verdict = policy.evaluate(&flow, &own);
+        assert_eq!((verdict.allow, verdict.rule), (false, "host's own addresses are denied"));
+        assert_eq!(verdict.reason, Reason::OwnAddress);
     }
 }
 
@@ -119,10 +121,9 @@ fn loopback_has_no_rule_that_opens_it() {
 fn a_name_opens_only_what_the_resolver_vouches_for() {
     let policy = policy(Preset::None, &["api.example.com:443", "*.pkg.example"]);
     assert!(!allows(&policy, "93.184.216.34", 443));
-    assert_eq!(
-        verdict(&policy, "93.184.216.34", &["api.example.com"], 443),
-        Verdict::allow("allow api.example.com:443")
-    );
+    let named = verdict(&policy, "93.184.216.34", &["api.example.com"], 443);
+    assert_eq!((named.allow, named.rule), (true, "allow api.example.com:443"));
+    assert_eq!(named.reason, Reason::NameRule { port: Some(443) });
     assert!(!verdict(&policy, "93.184.216.34", &["api.example.com"], 80).allow);
     assert!(verdict(&policy, "93.184.216.34", &["evil.test", "a.pkg.example"], 80).allow);
     assert!(!verdict(&policy, "93.184.216.34", &["pkg.example"], 80).allow);
@@ -186,7 +187,95 @@ fn host_ports_open_one_by_one() {
     assert!(to(&policy, 8081));
 }
 
+#[test]
+fn a_verdict_names_its_reason() {
+    let mut policy = policy(Preset::Public, &["93.184.216.34", "*.pkg.example", "198.18.0.0/15"]);
+    policy.allow_lan();
+    for (address, names, reason) in [
+        ("93.184.216.34", &[][..], Reason::AddressRule),
+        ("93.184.216.35", &["a.pkg.example"], Reason::NameRule { port: None }),
+        ("93.184.216.35", &["pkg.example"], Reason::Preset),
+        ("10.0.0.1", &[], Reason::Lan),
+        ("100.64.0.1", &[], Reason::Class(Class::CarrierNat)),
+        ("127.0.0.1", &[], Reason::Class(Class::Loopback)),
+        ("169.254.169.254", &[], Reason::Class(Class::Metadata)),
+    ] {
+        assert_eq!(verdict(&policy, address, names, 443).reason, reason, "{address}");
+    }
+}
+
+#[test]
+fn a_flow_rests_on_names_only_where_nothing_else_opens_it() {
+    let named = policy(Preset::None, &["api.example.com:443", "93.184.216.35", "10.0.0.0/8"]);
+    let public = policy(Preset::Public, &["api.example.com:443"]);
+    let names = ["api.example.com".parse().unwrap()];
+    let rests = |policy: &Policy, address: &str, names: &[Name], port| {
+        let flow = Flow::egress(Protocol::Tcp, address.parse().unwrap(), names, port);
+        policy.rests_on_names(&flow, &HostAddresses::default())
+    };
+    assert!(rests(&named, "93.184.216.34", &names, 443));
+    assert!(!rests(&named, "93.184.216.34", &names, 80), "not allowed at all");
+    assert!(!rests(&named, "93.184.216.34", &[], 443), "not allowed at all");
+    assert!(!rests(&named, "93.184.216.35", &names, 443), "the address is open anyway");
+    assert!(!rests(&public, "93.184.216.34", &names, 443), "everything public is open anyway");
+}
+
+/// The loosest policy that can be written without naming an address that is special.
+fn loosest() -> Policy {
+    let mut policy = policy(Preset::Open, &["0.0.0.0/0", "::/0", "api.example.com", "*.example.com"]);
+    policy.allow_lan();
+    policy.allow_host(None);
+    policy
+}
+
+/// Addresses that no preset, no range around them and no name opens.
+fn never_open() -> impl Strategy<Value = Ipv4Addr> {
+    let range = |first: u32, last: u32| (first..=last).prop_map(Ipv4Addr::from);
+    prop_oneof![
+        range(0x0000_0002, 0x00ff_ffff),
+        range(0x7f00_0000, 0x7fff_ffff),
+        range(0xa9fe_0000, 0xa9fe_ffff),
+        range(0xe000_0000, 0xffff_ffff),
+        Just(Ipv4Addr::new(168, 63, 129, 16)),
+        Just(Ipv4Addr::new(100, 100, 100, 200)),
+        Just(Ipv4Addr::new(192, 0, 0, 192)),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn no_embedding_gets_around_a_verdict(v4 in never_open(), noise: u64, port in 1u16.., udp: bool) {
+        let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+        let names = ["api.example.com".parse().unwrap(), "a.example.com".parse().unwrap()];
+        let policy = loosest();
+        let forms = crate::class::tests::forms(v4, noise).into_iter().map(IpAddr::V6);
+        for address in forms.chain([IpAddr::V4(v4)]) {
+            let flow = Flow::egress(protocol, address, &names, port);
+            let verdict = policy.evaluate(&flow, &HostAddresses::default());
+            prop_assert!(!verdict.allow, "{} as {} by {}", v4, address, verdict.rule);
+            prop_assert!(!policy.evaluate_answer(&names[0], address, &HostAddresses::default()).allow);
+        }
+    }
+
+    #[test]
+    fn a_denied_address_is_denied_in_every_form(v4: u32, noise: u64) {
+        let v4 = Ipv4Addr::from(v4);
+        let mut policy = Policy::new(Preset::Open);
+        policy.push(Rule::parse(Action::Deny, &v4.to_string()).unwrap());
+        policy.push("::/0".parse().unwrap());
+        for form in crate::class::tests::forms(v4, noise) {
+            let flow = Flow::egress(Protocol::Tcp, IpAddr::V6(form), &[], 443);
+            prop_assert!(!policy.evaluate(&flow, &HostAddresses::default()).allow, "{} as {}", v4, form);
+        }
+    }
+
+    #[test]
+    fn the_same_question_has_the_same_answer(bits: u128, port: u16) {
+        let flow = Flow::egress(Protocol::Tcp, IpAddr::V6(Ipv6Addr::from(bits)), &[], port);
+        let policy = loosest();
+        let own = HostAddresses::default();
+        prop_assert_eq!(policy.evaluate(&flow, &own), policy.evaluate(&flow, &own));
+    }
     #[test]
     fn evaluation_is_total_and_none_stays_none(bits: u128, port: u16) {
         let flow = Flow::egress(Protocol::Udp, IpAddr::V6(Ipv6Addr::from(bits)), &[], port);
