@@ -22,6 +22,8 @@ pub enum Outcome {
     Unreachable,
     /// Nothing moved for too long.
     Idle,
+    /// It was idle longest when there were too many.
+    Evicted,
     /// A new policy does not allow it any more.
     Revoked,
     /// The gateway failed on it.

@@ -1,5 +1,6 @@
 //! What a gateway is started with.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub struct Limits {
     pub udp_mappings: usize,
     /// How long a UDP mapping lives without a datagram.
     pub udp_idle: Duration,
+    /// Clients of published UDP ports.
+    pub udp_clients: usize,
     /// DNS questions in flight.
     pub dns_in_flight: usize,
 }
@@ -95,18 +98,48 @@ impl Default for Limits {
             tcp_connecting: 1024,
             udp_mappings: 1024,
             udp_idle: Duration::from_secs(60),
+            udp_clients: 1024,
             dns_in_flight: 256,
         }
     }
 }
 
+/// A protocol that has ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
 /// A port of the guest that is reachable from the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Publish {
-    /// Where the host listens; port 0 picks a free one.
+    /// Where the host listens; port 0 picks a free one. An IPv6 address takes no IPv4 clients along.
     pub bind: SocketAddr,
-    /// TCP port of the guest.
+    /// Port of the guest.
     pub guest_port: u16,
+    /// Over what.
+    pub transport: Transport,
+}
+
+/// A port that is published, as the gateway sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Which, with the address that is really bound.
+    pub port: Publish,
+    /// TCP connections that clients made, or UDP clients that were heard, since it was published.
+    pub connections: u64,
 }
 
 /// Everything a gateway needs to know.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use policy::{Class, Flow, HostAddresses, Name, Policy, Protocol};
+use virtio::RateLimit;
 
 use crate::audit::{Audit, Event};
 use crate::config::{Addresses, Limits};
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     /// Where the host itself answers.
     pub(crate) own: HostAddresses,
     pub(crate) pins: Pins,
+    pub(crate) complaint: RateLimit,
 }
 
 /// What becomes of a flow that the guest wants.
@@ -83,6 +85,13 @@ impl Context {
             false => Flow::egress(protocol, remote.ip(), &names, remote.port()),
         };
         self.policy.evaluate(&flow, &self.own).allow
+    }
+
+    /// Tells the log that a part of the gateway failed and was given up; the rest goes on.
+    pub(crate) fn fault(&mut self, what: &'static str) {
+        if self.complaint.allow() {
+            tracing::error!("{what} of the guest hit a fault of the gateway and was dropped");
+        }
     }
 
     /// Tells the audit that a limit was reached.

@@ -1,7 +1,6 @@
 //! The one thread: frames, sockets and timers come in here and go to whom they belong.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
@@ -12,13 +11,13 @@ use virtio::RateLimit;
 use virtio::frame::{MAX_FRAME, StackEnd};
 
 use crate::audit::Audit;
-use crate::config::{NetConfig, Publish};
+use crate::config::NetConfig;
 use crate::context::Context;
 use crate::dns::{Origin, Pins, Resolver};
 use crate::handle::{Command, Report};
 use crate::host::HostWatch;
 use crate::poller::{Owner, Poller, Ready, Token};
-use crate::slab::{Key, Slab};
+use crate::publish::{Bound, Ports};
 use crate::tcp::TcpTable;
 use crate::timers::Timers;
 use crate::udp::{UdpTable, send_datagram};
@@ -30,13 +29,6 @@ use crate::wire::{
 
 /// Frames taken from the guest before sockets and timers get their turn.
 const MAX_FRAMES: usize = 128;
-/// Connections accepted from one published port before others get their turn.
-const MAX_ACCEPTS: usize = 32;
-
-struct Listener {
-    socket: TcpListener,
-    guest_port: u16,
-}
 
 /// Everything the thread owns.
 pub(crate) struct Gateway {
@@ -45,13 +37,12 @@ pub(crate) struct Gateway {
     udp: UdpTable,
     resolver: Resolver,
     host: HostWatch,
-    listeners: Slab<Listener>,
+    ports: Ports,
     commands: Receiver<Command>,
     control: OwnedFd,
     frame: Box<[u8]>,
     /// The link may hold frames that were not read yet.
     link_readable: bool,
-    complaint: RateLimit,
 }
 
 impl Gateway {
@@ -66,14 +57,6 @@ impl Gateway {
         poller.add(&uplink, Owner::Link)?;
         poller.add(&control, Owner::Control)?;
         poller.add(&host, Owner::HostAddresses)?;
-        let mut listeners = Slab::new();
-        for port in publish {
-            let socket = listen(port)?;
-            let key = listeners.insert(Listener { socket, guest_port: port.guest_port });
-            if let Some(listener) = listeners.get_mut(key) {
-                poller.add(&listener.socket, Owner::Listener(key))?;
-            }
-        }
         let context = Context {
             now,
             epoch: now,
@@ -88,20 +71,25 @@ impl Gateway {
             policy,
             own: host.addresses()?,
             pins: Pins::default(),
+            complaint: RateLimit::default(),
         };
+        let mut udp = UdpTable::new();
+        let mut ports = Ports::new();
+        for port in publish {
+            ports.add(&context, &mut udp, Bound::new(port)?)?;
+        }
         let waker = control.try_clone()?;
         let gateway = Self {
             context,
             tcp: TcpTable::new(),
-            udp: UdpTable::new(),
+            udp,
             resolver: Resolver::new(resolvers),
             host,
-            listeners,
+            ports,
             commands,
             control,
             frame: vec![0; MAX_FRAME].into_boxed_slice(),
             link_readable: true,
-            complaint: RateLimit::default(),
         };
         Ok((gateway, waker))
     }
@@ -163,7 +151,8 @@ impl Gateway {
             Owner::Tcp(key) => self.tcp.on_ready(context, key, ready),
             Owner::Udp(key) => self.udp.on_ready(key, ready),
             Owner::Dns(key) => self.resolver.on_ready(context, key, ready),
-            Owner::Listener(key) => self.accept(key),
+            Owner::Listener(key) => self.ports.accept(context, &mut self.tcp, key),
+            Owner::UdpPort(key) => self.udp.on_port_ready(key, ready),
         }
     }
 
@@ -173,8 +162,8 @@ impl Gateway {
             Owner::Tcp(key) => self.tcp.on_timer(key, at),
             Owner::Udp(key) => self.udp.on_timer(context, key, at),
             Owner::Dns(key) => self.resolver.on_timer(context, key, at),
-            Owner::Listener(key) => self.accept(key),
-            Owner::Link | Owner::Control | Owner::HostAddresses => {}
+            Owner::Listener(key) => self.ports.on_timer(context, &mut self.tcp, key, at),
+            Owner::Link | Owner::Control | Owner::HostAddresses | Owner::UdpPort(_) => {}
         }
     }
 
@@ -191,6 +180,12 @@ impl Gateway {
                     self.tcp.revoke(&mut self.context);
                     self.udp.revoke(&mut self.context);
                 }
+                Ok(Command::Publish(bound, to)) => {
+                    let _ = to.send(self.ports.add(&self.context, &mut self.udp, bound));
+                }
+                Ok(Command::Unpublish(bind, transport, to)) => {
+                    let _ = to.send(self.ports.remove(&mut self.context, &mut self.udp, bind, transport));
+                }
                 Err(std::sync::mpsc::TryRecvError::Empty) => return false,
                 Err(std::sync::mpsc::TryRecvError::Disconnected) => return true,
             }
@@ -198,17 +193,12 @@ impl Gateway {
     }
 
     fn report(&mut self) -> Report {
-        let published = self.listeners.keys().into_iter().filter_map(|key| {
-            let listener = self.listeners.get_mut(key)?;
-            Some(Publish { bind: listener.socket.local_addr().ok()?, guest_port: listener.guest_port })
-        });
-        let published = published.collect();
         Report {
             addresses: self.context.addresses,
             mtu: self.context.mtu,
             policy: self.context.policy.summary(),
             resolvers: self.resolver.servers(),
-            published,
+            published: self.ports.list(&mut self.udp),
             offloads: self.context.uplink.offloads(),
             tcp_flows: self.tcp.len(),
             udp_mappings: self.udp.len(),
@@ -251,8 +241,8 @@ impl Gateway {
                 self.on_frame(frame.get(..len).unwrap_or_default(), verified);
             }));
             self.frame = frame;
-            if served.is_err() && self.complaint.allow() {
-                tracing::error!("A frame of the guest hit a fault of the gateway and was dropped");
+            if served.is_err() {
+                self.context.fault("A frame");
             }
         }
     }
@@ -325,38 +315,4 @@ impl Gateway {
             }
         }
     }
-
-    fn accept(&mut self, key: Key) {
-        for _ in 0..MAX_ACCEPTS {
-            let Some(listener) = self.listeners.get_mut(key) else { return };
-            match listener.socket.accept() {
-                Ok((client, peer)) => {
-                    let address: IpAddr = match peer {
-                        SocketAddr::V4(_) => self.context.addresses.guest_v4.into(),
-                        SocketAddr::V6(_) => self.context.addresses.guest_v6.into(),
-                    };
-                    let guest = SocketAddr::new(address, listener.guest_port);
-                    if client.set_nonblocking(true).is_ok() && client.set_nodelay(true).is_ok() {
-                        self.tcp.publish(&mut self.context, client.into(), guest);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    tracing::debug!(%error, "Connection to a published port was lost");
-                    return;
-                }
-            }
-        }
-        // More may wait: come back after everybody else.
-        let mut armed = crate::timers::Armed::default();
-        self.context.timers.arm(&mut armed, Owner::Listener(key).into(), self.context.now);
-    }
-}
-
-fn listen(port: Publish) -> io::Result<TcpListener> {
-    let socket = TcpListener::bind(port.bind).map_err(|error| {
-        io::Error::new(error.kind(), format!("Cannot publish port {} at {}: {error}", port.guest_port, port.bind))
-    })?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }

@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use policy::Policy;
 use virtio::frame::{Offloads, StackEnd};
 
-use crate::config::{Addresses, NetConfig, Publish};
+use crate::config::{Addresses, NetConfig, Publish, Published, Transport};
 use crate::gateway::Gateway;
+use crate::publish::Bound;
 
 /// A network gateway for one VM.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub struct Report {
     pub policy: Vec<String>,
     /// Whom it asks for names.
     pub resolvers: Vec<SocketAddr>,
-    /// Published ports, with the addresses really bound.
-    pub published: Vec<Publish>,
+    /// Published ports.
+    pub published: Vec<Published>,
     /// What the guest's driver takes unfinished.
     pub offloads: Offloads,
     /// TCP connections, open and opening.
@@ -50,6 +51,8 @@ pub struct Report {
 pub(crate) enum Command {
     Report(Sender<Report>),
     SetPolicy(Box<Policy>),
+    Publish(Bound, Sender<io::Result<()>>),
+    Unpublish(SocketAddr, Transport, Sender<bool>),
 }
 
 impl Netstack {
@@ -74,6 +77,23 @@ impl Handle {
     /// guest is looked at.
     pub fn set_policy(&self, policy: Policy) -> io::Result<()> {
         self.send(Command::SetPolicy(Box::new(policy)))
+    }
+
+    /// Publishes a port of the running guest; gives the address that is bound. An error names who has the address.
+    pub fn publish(&self, port: Publish) -> io::Result<SocketAddr> {
+        let bound = Bound::new(port)?;
+        let bind = bound.port.bind;
+        let (sender, receiver) = channel();
+        self.send(Command::Publish(bound, sender))?;
+        receiver.recv().map_err(|_| gone())?.map(|()| bind)
+    }
+
+    /// Frees a published port; false when there is none of that address. When this returns, the address is free. Open
+    /// TCP connections go on.
+    pub fn unpublish(&self, bind: SocketAddr, transport: Transport) -> io::Result<bool> {
+        let (sender, receiver) = channel();
+        self.send(Command::Unpublish(bind, transport, sender))?;
+        receiver.recv().map_err(|_| gone())
     }
 
     fn send(&self, command: Command) -> io::Result<()> {

@@ -7,6 +7,7 @@
 //! ```text
 //! frames -> ethernet, arp, ndp, ip (wire) -> tcp: 4-tuple hash -> one smoltcp interface per flow -> host socket
 //!                                         -> udp: mapping table -> connected host socket
+//! clients of the host -> published ports  -> tcp or udp -> guest
 //!                                         -> port 53: dns -> the host's resolvers
 //! ```
 //!
@@ -25,6 +26,7 @@ mod gateway;
 mod handle;
 mod host;
 mod poller;
+mod publish;
 mod slab;
 mod tcp;
 mod timers;
@@ -36,6 +38,6 @@ mod wire;
 mod tests;
 
 pub use audit::{AuditSink, Discard, Event, Outcome};
-pub use config::{Addresses, Limits, NetConfig, Publish, Resolvers};
+pub use config::{Addresses, Limits, NetConfig, Publish, Published, Resolvers, Transport};
 pub use dialer::{Dialer, HostDialer};
 pub use handle::{Handle, Netstack, Report};

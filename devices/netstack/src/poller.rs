@@ -27,6 +27,7 @@ pub(crate) enum Owner {
     Udp(Key),
     Dns(Key),
     Listener(Key),
+    UdpPort(Key),
 }
 
 const LINK: u64 = 0;
@@ -36,6 +37,7 @@ const TCP: u64 = 3;
 const UDP: u64 = 4;
 const DNS: u64 = 5;
 const LISTENER: u64 = 6;
+const UDP_PORT: u64 = 7;
 const KIND_SHIFT: u32 = 56;
 
 impl From<Owner> for Token {
@@ -48,6 +50,7 @@ impl From<Owner> for Token {
             Owner::Udp(key) => (UDP, key.to_bits()),
             Owner::Dns(key) => (DNS, key.to_bits()),
             Owner::Listener(key) => (LISTENER, key.to_bits()),
+            Owner::UdpPort(key) => (UDP_PORT, key.to_bits()),
         };
         Self(kind << KIND_SHIFT | bits)
     }
@@ -63,6 +66,7 @@ impl Token {
             TCP => Owner::Tcp(key),
             UDP => Owner::Udp(key),
             DNS => Owner::Dns(key),
+            UDP_PORT => Owner::UdpPort(key),
             _ => Owner::Listener(key),
         }
     }

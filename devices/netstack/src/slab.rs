@@ -1,7 +1,7 @@
 //! Entries with keys that are never mistaken for those of a later entry.
 
 /// Names one entry, also after it is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     index: u32,
     generation: u32,

@@ -338,6 +338,14 @@ impl Received {
         matches!(self, Self::Icmp { kind: 3, code: 13, .. } | Self::Icmp { kind: 1, code: 1, .. })
     }
 
+    /// The guest's port.
+    pub(super) fn to(&self) -> u16 {
+        match self {
+            Self::Tcp { to, .. } | Self::Udp { to, .. } => *to,
+            other => panic!("has no port: {other:?}"),
+        }
+    }
+
     pub(super) fn data(self) -> Vec<u8> {
         match self {
             Self::Udp { data, .. } => data,

@@ -17,16 +17,28 @@ fn connections_over_the_limit_are_refused_and_told() {
 }
 
 #[test]
-fn mappings_over_the_limit_are_dropped_and_told() {
+fn over_the_limit_the_mapping_that_was_idle_longest_makes_room() {
     let limits = Limits { udp_mappings: 3, ..Limits::default() };
     let Bench { mut guest, internet, handle } = Setup { limits, ..Setup::new(public()) }.start();
-    let _server = internet.udp("93.184.216.34:9");
-    for port in 0..10 {
-        guest.send_udp(5000 + port, "93.184.216.34:9", b"x");
+    let server = internet.udp("93.184.216.34:9");
+    let mut hear = |port| {
+        guest.send_udp(port, "93.184.216.34:9", b"x");
+        server.recv_from(&mut [0; 8]).unwrap().1
+    };
+    let mappings = [5000, 5001, 5002].map(&mut hear);
+    assert_eq!(hear(5000), mappings[0]);
+    let newest = hear(5003);
+
+    // The second of them is gone, the first was used since.
+    for (mapping, to) in [(mappings[1], None), (mappings[0], Some(5000)), (newest, Some(5003))] {
+        let _refused = server.send_to(b"y", mapping);
+        let heard = guest.receive(Duration::from_millis(200));
+        assert_eq!(heard.map(|heard| heard.to()), to);
     }
-    guest.expect_silence();
     assert_eq!(handle.report().unwrap().udp_mappings, 3);
-    assert!(internet.events().iter().any(|event| event.contains("UDP mappings")));
+    let events = internet.events();
+    assert!(events.iter().any(|event| event.contains("UDP mappings")), "{events:?}");
+    assert!(events.iter().any(|event| event.contains("outcome: Evicted")), "{events:?}");
 }
 
 #[test]

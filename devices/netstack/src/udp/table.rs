@@ -1,52 +1,40 @@
-//! The mappings of a guest.
+//! The datagram flows of a guest.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use policy::Protocol;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sendto, sockopt};
 use smoltcp::wire::UdpPacket;
 
+use super::datagram::{HEADER, reject, reject_unquoted, send_datagram};
+use super::mapping::{Mapping, Mappings, Origin, Tuple, Upstream};
+use super::published::UdpPort;
 use crate::audit::{Event, Outcome};
 use crate::context::{Context, Decision};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
-use crate::timers::Armed;
-use crate::uplink::Uplink;
-use crate::wire::{Packet, UDP, Unreachable, unreachable, write_ip};
+use crate::wire::{Packet, Unreachable};
 
-const HEADER: usize = 8;
 /// Longest datagram that UDP can carry.
-const MAX_DATAGRAM: usize = 65_507;
+const MAX_DATAGRAM: usize = 65_527;
 /// Datagrams of one mapping before others get their turn.
-const MAX_TURNS: usize = 32;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Tuple {
-    guest: SocketAddr,
-    remote: SocketAddr,
-}
-
-struct Mapping {
-    tuple: Tuple,
-    /// None for a flow that was denied: remembered so that each of its datagrams is not a new verdict.
-    socket: Option<OwnedFd>,
-    used: Instant,
-    armed: Armed,
-    dirty: bool,
-    started: Instant,
-    from_guest: u64,
-    to_guest: u64,
-}
+pub(super) const MAX_TURNS: usize = 32;
+/// Denied flows that are remembered, so that not each of their datagrams is a verdict of its own.
+const MAX_DENIED: usize = 256;
+/// Longest packet that every path carries, for a guest whose datagram was too long for the host's.
+const MINIMUM_MTU: u16 = 1280;
 
 pub(crate) struct UdpTable {
-    mappings: Slab<Mapping>,
-    by_tuple: HashMap<Tuple, Key>,
+    pub(super) mappings: Mappings,
+    pub(super) ports: Slab<UdpPort>,
+    denied: HashMap<Tuple, Instant>,
     dirty: Vec<Key>,
-    datagram: Box<[u8]>,
+    pub(super) dirty_ports: Vec<Key>,
+    pub(super) datagram: Box<[u8]>,
 }
 
 /// A datagram that the gateway's resolver is to answer.
@@ -60,9 +48,11 @@ pub(crate) struct Question<'a> {
 impl UdpTable {
     pub(crate) fn new() -> Self {
         Self {
-            mappings: Slab::new(),
-            by_tuple: HashMap::new(),
+            mappings: Mappings::new(),
+            ports: Slab::new(),
+            denied: HashMap::new(),
             dirty: Vec::new(),
+            dirty_ports: Vec::new(),
             datagram: vec![0; MAX_DATAGRAM].into_boxed_slice(),
         }
     }
@@ -72,7 +62,7 @@ impl UdpTable {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.dirty_ports.is_empty()
     }
 
     /// Takes a packet from the guest. Questions for the resolver are given back.
@@ -86,46 +76,71 @@ impl UdpTable {
         let guest = SocketAddr::new(packet.source, source);
         let remote = SocketAddr::new(packet.destination, destination);
         let tuple = Tuple { guest, remote };
-        let key = match self.by_tuple.get(&tuple) {
-            Some(&key) => key,
-            None => match context.decide(Protocol::Udp, remote) {
-                Decision::Resolver => return Some(Question { guest, server: remote, message }),
-                Decision::Ignore => return None,
-                Decision::Deny => self.insert(context, tuple, None)?,
-                Decision::Dial(to, _) => match context.dialer.udp(to) {
-                    Ok(socket) => self.insert(context, tuple, Some(socket))?,
-                    Err(error) => {
-                        tracing::debug!(%error, %remote, "Datagram cannot be sent");
-                        reject(context, packet.bytes, guest, Unreachable::Network);
-                        return None;
+        if let Some(key) = self.mappings.find(&tuple) {
+            self.forward(context, key, packet, message);
+            return None;
+        }
+        if self.is_denied(context, &tuple) {
+            reject(context, packet.bytes, guest, Unreachable::Prohibited);
+            return None;
+        }
+        match context.decide(Protocol::Udp, remote) {
+            Decision::Resolver => return Some(Question { guest, server: remote, message }),
+            Decision::Ignore => {}
+            Decision::Deny => {
+                self.remember_denied(context, tuple);
+                reject(context, packet.bytes, guest, Unreachable::Prohibited);
+            }
+            Decision::Dial(to, _) => match context.dialer.udp(to) {
+                Ok(socket) => {
+                    self.make_room(context);
+                    if let Some(key) = self.insert(context, Mapping::new(tuple, Upstream::Socket(socket), context.now))
+                    {
+                        self.forward(context, key, packet, message);
                     }
-                },
+                }
+                Err(error) => {
+                    tracing::debug!(%error, %remote, "Datagram cannot be sent");
+                    reject(context, packet.bytes, guest, Unreachable::Network);
+                }
             },
-        };
-        self.forward(context, key, packet, message);
+        }
         None
     }
 
-    fn insert(&mut self, context: &mut Context, tuple: Tuple, socket: Option<OwnedFd>) -> Option<Key> {
-        if self.mappings.len() >= context.limits.udp_mappings {
-            context.limit("UDP mappings");
-            return None;
+    /// Whether the flow was denied a while ago and still is.
+    fn is_denied(&mut self, context: &Context, tuple: &Tuple) -> bool {
+        let Some(&at) = self.denied.get(tuple) else { return false };
+        let denied = context.now.saturating_duration_since(at) < context.limits.udp_idle
+            && !context.still_allowed(Protocol::Udp, tuple.remote);
+        if !denied {
+            self.denied.remove(tuple);
         }
-        let now = context.now;
-        let key = self.mappings.insert(Mapping {
-            tuple,
-            socket,
-            used: now,
-            armed: Armed::default(),
-            dirty: false,
-            started: now,
-            from_guest: 0,
-            to_guest: 0,
-        });
-        self.by_tuple.insert(tuple, key);
+        denied
+    }
+
+    fn remember_denied(&mut self, context: &Context, tuple: Tuple) {
+        if self.denied.len() >= MAX_DENIED {
+            self.denied.clear();
+        }
+        self.denied.insert(tuple, context.now);
+    }
+
+    /// Ends the flow that was idle longest when there are as many as there may be.
+    fn make_room(&mut self, context: &mut Context) {
+        if self.mappings.count(Origin::Guest) >= context.limits.udp_mappings.max(1) {
+            context.limit("UDP mappings");
+            if let Some(idlest) = self.mappings.idlest(Origin::Guest) {
+                self.remove(context, idlest, Outcome::Evicted);
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, context: &mut Context, mapping: Mapping) -> Option<Key> {
+        let key = self.mappings.insert(mapping);
         let mapping = self.mappings.get_mut(key)?;
-        context.timers.arm(&mut mapping.armed, Owner::Udp(key).into(), now + context.limits.udp_idle);
-        if let Some(socket) = &mapping.socket
+        context.timers.arm(&mut mapping.armed, Owner::Udp(key).into(), context.now + context.limits.udp_idle);
+        if let Upstream::Socket(socket) = &mapping.upstream
             && let Err(error) = context.poller.add(socket, Owner::Udp(key))
         {
             tracing::warn!(%error, "UDP mapping cannot be watched");
@@ -136,28 +151,38 @@ impl UdpTable {
     }
 
     fn forward(&mut self, context: &mut Context, key: Key, packet: &Packet<'_>, message: &[u8]) {
-        let Some(mapping) = self.mappings.get_mut(key) else { return };
+        let Some(mapping) = self.mappings.touch(key, context.now) else { return };
         let guest = mapping.tuple.guest;
-        let Some(socket) = &mapping.socket else {
-            return reject(context, packet.bytes, guest, Unreachable::Prohibited);
-        };
-        mapping.used = context.now;
         mapping.from_guest += u64::try_from(message.len()).unwrap_or(0);
-        // An error that an earlier datagram caused comes up with the next call; this one gets its own chance.
-        let mut sent = send(socket, message, SendFlags::NOSIGNAL);
-        if sent == Err(Errno::CONNREFUSED) {
-            reject(context, packet.bytes, guest, Unreachable::Port);
-            sent = send(socket, message, SendFlags::NOSIGNAL);
-        }
-        match sent {
+        let sent = match &mapping.upstream {
+            Upstream::Socket(socket) => {
+                // An error that an earlier datagram caused comes up with the next call; this one gets its own chance.
+                let sent = send(socket, message, SendFlags::NOSIGNAL);
+                if sent == Err(Errno::CONNREFUSED) {
+                    reject(context, packet.bytes, guest, Unreachable::Port);
+                    send(socket, message, SendFlags::NOSIGNAL)
+                } else {
+                    sent
+                }
+            }
+            Upstream::Client { port, peer } => match self.ports.get_mut(*port) {
+                Some(port) => sendto(&port.socket, message, SendFlags::NOSIGNAL, peer),
+                None => return,
+            },
+        };
+        let why = match sent {
             // The host's send buffer is full: the network drops datagrams, so do we.
-            Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::CONNREFUSED) => {}
-            Err(Errno::NETUNREACH) => reject(context, packet.bytes, guest, Unreachable::Network),
+            Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::CONNREFUSED) => return,
+            Err(Errno::NETUNREACH) => Unreachable::Network,
+            Err(Errno::MSGSIZE) => Unreachable::TooBig(path_mtu(mapping)),
+            // The host's own firewall.
+            Err(Errno::PERM | Errno::ACCESS) => Unreachable::Prohibited,
             Err(error) => {
                 tracing::debug!(%error, "Datagram cannot be sent");
-                reject(context, packet.bytes, guest, Unreachable::Host);
+                Unreachable::Host
             }
-        }
+        };
+        reject(context, packet.bytes, guest, why);
     }
 
     pub(crate) fn on_ready(&mut self, key: Key, ready: Ready) {
@@ -174,38 +199,47 @@ impl UdpTable {
         }
     }
 
-    /// Brings answers to the guest, as long as it takes frames.
+    /// Brings answers and clients' datagrams to the guest, as long as it takes frames.
     pub(crate) fn pump(&mut self, context: &mut Context) {
         for key in std::mem::take(&mut self.dirty) {
-            let Some(mapping) = self.mappings.get_mut(key) else { continue };
-            mapping.dirty = false;
-            let Tuple { guest, remote } = mapping.tuple;
-            let mut exhausted = false;
-            for _ in 0..MAX_TURNS {
-                if context.uplink.is_blocked() {
-                    break;
+            match catch_unwind(AssertUnwindSafe(|| self.receive(context, key))) {
+                Ok(true) => {}
+                Ok(false) => self.mark(key),
+                Err(_) => {
+                    context.fault("A datagram flow");
+                    self.remove(context, key, Outcome::Failed);
                 }
-                let Some(socket) = &mapping.socket else { break };
-                match recv(socket, &mut *self.datagram, RecvFlags::empty()) {
-                    Ok((_, count)) => {
-                        mapping.used = context.now;
-                        mapping.to_guest += u64::try_from(count).unwrap_or(0);
-                        let message = self.datagram.get(..count).unwrap_or_default();
-                        send_datagram(&mut context.uplink, context.mtu, remote, guest, message);
-                    }
-                    Err(Errno::CONNREFUSED) => reject_unquoted(context, guest, remote, Unreachable::Port),
-                    Err(Errno::HOSTUNREACH) => reject_unquoted(context, guest, remote, Unreachable::Host),
-                    Err(Errno::NETUNREACH) => reject_unquoted(context, guest, remote, Unreachable::Network),
-                    Err(_) => {
-                        exhausted = true;
-                        break;
-                    }
-                }
-            }
-            if !exhausted {
-                self.mark(key);
             }
         }
+        for key in std::mem::take(&mut self.dirty_ports) {
+            self.receive_from_clients(context, key);
+        }
+    }
+
+    /// Reads what a mapping's socket has; true when that was all.
+    fn receive(&mut self, context: &mut Context, key: Key) -> bool {
+        let Some(mapping) = self.mappings.touch(key, context.now) else { return true };
+        mapping.dirty = false;
+        let Tuple { guest, remote } = mapping.tuple;
+        let Upstream::Socket(socket) = &mapping.upstream else { return true };
+        for _ in 0..MAX_TURNS {
+            if context.uplink.is_blocked() {
+                return false;
+            }
+            match recv(socket, &mut *self.datagram, RecvFlags::empty()) {
+                Ok((_, count)) => {
+                    mapping.to_guest += u64::try_from(count).unwrap_or(0);
+                    let message = self.datagram.get(..count).unwrap_or_default();
+                    send_datagram(&mut context.uplink, context.mtu, remote, guest, message);
+                }
+                Err(Errno::CONNREFUSED) => reject_unquoted(context, guest, remote, Unreachable::Port),
+                Err(Errno::HOSTUNREACH) => reject_unquoted(context, guest, remote, Unreachable::Host),
+                Err(Errno::NETUNREACH) => reject_unquoted(context, guest, remote, Unreachable::Network),
+                Err(Errno::INTR) => {}
+                Err(_) => return true,
+            }
+        }
+        false
     }
 
     pub(crate) fn on_timer(&mut self, context: &mut Context, key: Key, at: Instant) {
@@ -223,9 +257,11 @@ impl UdpTable {
 
     /// Cuts the mappings that the policy of now does not allow, and forgets what was denied.
     pub(crate) fn revoke(&mut self, context: &mut Context) {
+        self.denied.clear();
         for key in self.mappings.keys() {
             let Some(mapping) = self.mappings.get_mut(key) else { continue };
-            if mapping.socket.is_none() || !context.still_allowed(Protocol::Udp, mapping.tuple.remote) {
+            let judged = matches!(mapping.upstream, Upstream::Socket(_));
+            if judged && !context.still_allowed(Protocol::Udp, mapping.tuple.remote) {
                 self.remove(context, key, Outcome::Revoked);
             }
         }
@@ -237,58 +273,35 @@ impl UdpTable {
         }
     }
 
-    fn remove(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
+    pub(super) fn remove(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
         let Some(mapping) = self.mappings.remove(key) else { return };
-        self.by_tuple.remove(&mapping.tuple);
-        if mapping.socket.is_some() {
-            let event = Event::Closed {
-                protocol: Protocol::Udp,
-                remote: mapping.tuple.remote,
-                outcome,
-                sent: mapping.from_guest,
-                received: mapping.to_guest,
-                duration: context.now.saturating_duration_since(mapping.started),
-            };
-            context.audit.record(context.now, &event);
+        match mapping.upstream {
+            Upstream::Socket(_) => {
+                let event = Event::Closed {
+                    protocol: Protocol::Udp,
+                    remote: mapping.tuple.remote,
+                    outcome,
+                    sent: mapping.from_guest,
+                    received: mapping.to_guest,
+                    duration: context.now.saturating_duration_since(mapping.started),
+                };
+                context.audit.record(context.now, &event);
+            }
+            Upstream::Client { port, peer } => {
+                if let Some(port) = self.ports.get_mut(port) {
+                    port.forget(peer);
+                }
+            }
         }
     }
 }
 
-/// Sends a datagram to the guest; one that the link cannot carry in one packet is lost.
-pub(crate) fn send_datagram(uplink: &mut Uplink, mtu: u16, from: SocketAddr, guest: SocketAddr, message: &[u8]) {
-    let header_len = if guest.is_ipv4() { 20 } else { 40 };
-    let len = header_len + HEADER + message.len();
-    if len > usize::from(mtu) {
-        tracing::debug!(len, "Datagram is longer than the link's MTU");
-        return;
-    }
-    uplink.send_ip(len, None, |packet| {
-        let body = write_ip(packet, from.ip(), guest.ip(), UDP);
-        write_udp(body, from.port(), guest.port(), message);
-    });
-}
-
-fn write_udp(body: &mut [u8], from: u16, to: u16, message: &[u8]) {
-    let len = u16::try_from(body.len()).unwrap_or(0).to_be_bytes();
-    if let Some((head, rest)) = body.split_first_chunk_mut::<HEADER>()
-        && rest.len() == message.len()
-    {
-        let ([f0, f1], [t0, t1], [l0, l1]) = (from.to_be_bytes(), to.to_be_bytes(), len);
-        *head = [f0, f1, t0, t1, l0, l1, 0, 0];
-        rest.copy_from_slice(message);
-    }
-}
-
-fn reject(context: &mut Context, offender: &[u8], guest: SocketAddr, why: Unreachable) {
-    let packet = unreachable(offender, guest.ip(), &context.addresses, why);
-    context.uplink.send_ip(packet.len(), None, |space| space.copy_from_slice(&packet));
-}
-
-/// Like `reject` for a datagram that is gone: its headers are all that an error needs.
-fn reject_unquoted(context: &mut Context, guest: SocketAddr, remote: SocketAddr, why: Unreachable) {
-    let header_len = if guest.is_ipv4() { 20 } else { 40 };
-    let mut offender = vec![0; header_len + HEADER];
-    let body = write_ip(&mut offender, guest.ip(), remote.ip(), UDP);
-    write_udp(body, guest.port(), remote.port(), &[]);
-    reject(context, &offender, guest, why);
+/// What the host knows about the way to the remote of a datagram that was too long for it.
+fn path_mtu(mapping: &Mapping) -> u16 {
+    let mtu = match &mapping.upstream {
+        Upstream::Socket(socket) if mapping.tuple.remote.is_ipv4() => sockopt::ip_mtu(socket),
+        Upstream::Socket(socket) => sockopt::ipv6_mtu(socket),
+        Upstream::Client { .. } => return MINIMUM_MTU,
+    };
+    mtu.map_or(MINIMUM_MTU, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX).max(MINIMUM_MTU))
 }

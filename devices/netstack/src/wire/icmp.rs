@@ -18,26 +18,30 @@ pub(crate) enum Unreachable {
     Port,
     /// The policy says no.
     Prohibited,
+    /// Packets on the way may be no longer than this.
+    TooBig(u16),
 }
 
 impl Unreachable {
-    /// Type and code for IPv4 (RFC 1812, 5.2.7.1).
+    /// Type and code for IPv4 (RFC 1812, 5.2.7.1; RFC 1191, 4).
     fn v4(self) -> (u8, u8) {
         match self {
             Self::Network => (3, 0),
             Self::Host => (3, 1),
             Self::Port => (3, 3),
             Self::Prohibited => (3, 13),
+            Self::TooBig(_) => (3, 4),
         }
     }
 
-    /// Type and code for IPv6 (RFC 4443, 3.1).
+    /// Type and code for IPv6 (RFC 4443, 3.1 and 3.2).
     fn v6(self) -> (u8, u8) {
         match self {
             Self::Network => (1, 0),
             Self::Host => (1, 3),
             Self::Port => (1, 4),
             Self::Prohibited => (1, 1),
+            Self::TooBig(_) => (2, 0),
         }
     }
 }
@@ -54,7 +58,9 @@ pub(crate) fn unreachable(offender: &[u8], guest: IpAddr, addresses: &Addresses,
     let mut packet = vec![0; header_len(guest) + 8 + quote.len()];
     let body = write_ip(&mut packet, addresses.gateway_for(guest), guest, protocol);
     if let Some((head, rest)) = body.split_at_mut_checked(8) {
-        head.copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
+        // Both versions have the MTU at the end of the same four bytes.
+        let [mtu0, mtu1] = if let Unreachable::TooBig(mtu) = why { mtu.to_be_bytes() } else { [0, 0] };
+        head.copy_from_slice(&[kind, code, 0, 0, 0, 0, mtu0, mtu1]);
         rest.copy_from_slice(quote);
     }
     finish(&mut packet, guest);

@@ -2,11 +2,13 @@
 
 mod arp;
 pub(crate) mod checksum;
+mod fragment;
 mod icmp;
 mod ip;
 mod ndp;
 
 pub(crate) use arp::answer_arp;
+pub(crate) use fragment::fragments;
 pub(crate) use icmp::{Unreachable, answer_echo, unreachable};
 pub(crate) use ip::{Packet, parse_ip, write_ip};
 pub(crate) use ndp::answer_solicitation;
