@@ -115,7 +115,10 @@ mod tests {
 
     #[test]
     fn only_directories_and_regular_files_are_shared() {
-        let share = |root| vec![Share { root, access: Access::ReadOnly, ownership: Ownership::of_this_process() }];
+        let share = |root| {
+            let ownership = Ownership::of_this_process();
+            vec![Share { root, access: Access::ReadOnly, ownership, guarded: Vec::new() }]
+        };
         assert!(Fs::new(share(memfd_create("file", MemfdFlags::CLOEXEC).unwrap())).is_ok());
         let device = Share::open(std::path::Path::new("/dev/null"), Access::ReadOnly).unwrap();
         assert!(Fs::new(vec![device]).is_err());

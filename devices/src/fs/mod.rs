@@ -8,7 +8,7 @@
 //! - Only regular files and directories are ever opened, after their type was seen through an `O_PATH` descriptor. No
 //!   device node and no set-id bit appears on the host.
 //! - A node ID or handle that was not given out names nothing; they are never reused.
-//! - Read-only shares are read-only here, not in the guest.
+//! - Read-only shares are read-only here, not in the guest; so are protected paths ([`Rule`]), and hidden ones are not there.
 //! - Nodes, handles, descriptors and message sizes are bounded.
 //!
 //! Guest and host see each other's changes: writes go through to the host at once, and what the guest caches about names
@@ -19,6 +19,7 @@
 //! files can be open depends on the process's descriptor limit at the time of [`Fs::new`]; raise it before.
 
 mod device;
+mod guard;
 mod handle;
 mod name;
 mod node;
@@ -30,4 +31,5 @@ mod tests;
 mod wire;
 
 pub use device::{Fs, TAG};
+pub use guard::{Guarded, Rule};
 pub use share::{Access, Owner, Ownership, Share};

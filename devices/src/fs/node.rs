@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::guard::Position;
+
 /// Nodes held for a guest; one that wants more has to forget some. About 1 GiB of host memory in all.
 const MAX_NODES: usize = 4 << 20;
 
@@ -42,6 +44,8 @@ pub(super) struct Version {
 pub(super) struct Found {
     pub(super) identity: Identity,
     pub(super) kind: FileType,
+    /// Where it was last seen, as far as rules care.
+    pub(super) position: Position,
     pub(super) way: Way,
 }
 
@@ -60,6 +64,7 @@ pub(super) enum Way {
 struct Node {
     identity: Identity,
     kind: FileType,
+    position: Position,
     /// Times the guest was told this ID and has not forgotten it.
     lookups: u64,
     /// Nodes whose place is in this one.
@@ -128,20 +133,26 @@ impl Nodes {
     }
 
     /// Adds the root of a share, which is never forgotten.
-    pub(super) fn add_share(&self, identity: Identity, kind: FileType, root: Arc<OwnedFd>) -> u64 {
+    pub(super) fn add_share(&self, identity: Identity, kind: FileType, root: Arc<OwnedFd>, position: Position) -> u64 {
         let mut table = self.table();
         let id = table.insert(identity, kind);
         if let Some(node) = table.nodes.get_mut(&id) {
-            (node.fd, node.hold) = (Some(root), Hold::Share);
+            (node.fd, node.hold, node.position) = (Some(root), Hold::Share, position);
         }
         id
     }
 
     /// The guest is about to be told of this file, seen at `place`: its ID, which has to be forgotten once more.
-    pub(super) fn remember(&self, identity: Identity, kind: FileType, place: (u64, &CStr)) -> Result<u64, Errno> {
+    pub(super) fn remember(
+        &self,
+        identity: Identity,
+        kind: FileType,
+        place: (u64, &CStr),
+        position: Position,
+    ) -> Result<u64, Errno> {
         let mut table = self.table();
         let id = table.find_or_insert(identity, kind)?;
-        table.place(id, Some(place));
+        table.place(id, place, position);
         table.count_lookup(id);
         Ok(id)
     }
@@ -178,7 +189,7 @@ impl Nodes {
             (None, Some((parent, name))) => Way::Named(*parent, name.clone().into()),
             (None, None) => Way::Lost,
         };
-        Ok(Found { identity: node.identity, kind: node.kind, way })
+        Ok(Found { identity: node.identity, kind: node.kind, position: node.position, way })
     }
 
     /// The node of a file, if the guest knows it and no descriptor keeps it reachable yet.
@@ -226,10 +237,10 @@ impl Nodes {
     }
 
     /// A file is seen at a new place.
-    pub(super) fn moved(&self, identity: &Identity, place: (u64, &CStr)) {
+    pub(super) fn moved(&self, identity: &Identity, place: (u64, &CStr), position: Position) {
         let mut table = self.table();
         if let Some(id) = table.by_identity.get(identity).copied() {
-            table.place(id, Some(place));
+            table.place(id, place, position);
         }
     }
 
@@ -270,8 +281,17 @@ impl Table {
     fn insert(&mut self, identity: Identity, kind: FileType) -> u64 {
         let id = self.next;
         self.next += 1;
-        let node =
-            Node { identity, kind, lookups: 0, children: 0, place: None, fd: None, hold: Hold::Cached, opened: None };
+        let node = Node {
+            identity,
+            kind,
+            position: Position::default(),
+            lookups: 0,
+            children: 0,
+            place: None,
+            fd: None,
+            hold: Hold::Cached,
+            opened: None,
+        };
         self.nodes.insert(id, Box::new(node));
         self.by_identity.insert(identity, id);
         id
@@ -291,18 +311,18 @@ impl Table {
         }
     }
 
-    fn place(&mut self, id: u64, place: Option<(u64, &CStr)>) {
+    fn place(&mut self, id: u64, place: (u64, &CStr), position: Position) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        let is_there = match (&node.place, place) {
-            (Some((parent, name)), Some((new_parent, new_name))) => *parent == new_parent && **name == *new_name,
-            (None, None) => true,
-            _ => false,
-        };
-        if is_there || node.hold == Hold::Share {
+        if node.hold == Hold::Share {
             return;
         }
-        let old = std::mem::replace(&mut node.place, place.map(|(parent, name)| (parent, name.into())));
-        if let Some(parent) = place.and_then(|(parent, _)| self.nodes.get_mut(&parent)) {
+        node.position = position;
+        let (parent, name) = place;
+        if node.place.as_ref().is_some_and(|(old, known)| *old == parent && **known == *name) {
+            return;
+        }
+        let old = node.place.replace((parent, name.into()));
+        if let Some(parent) = self.nodes.get_mut(&parent) {
             parent.children = parent.children.saturating_add(1);
         }
         self.leave(old.map(|(parent, _)| parent));

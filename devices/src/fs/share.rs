@@ -7,6 +7,8 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{getegid, geteuid};
 
+use super::guard::Guarded;
+
 /// What the guest may do with a share; held by the server, whatever the guest mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -54,12 +56,14 @@ pub struct Share {
     pub access: Access,
     /// Whose its files are.
     pub ownership: Ownership,
+    /// What in it the guest may not change, or not see.
+    pub guarded: Vec<Guarded>,
 }
 
 impl Share {
     /// Opens what is at `path` (symbolic links followed: the path is the user's own), for this process's user.
     pub fn open(path: &Path, access: Access) -> io::Result<Self> {
         let root = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { root, access, ownership: Ownership::of_this_process() })
+        Ok(Self { root, access, ownership: Ownership::of_this_process(), guarded: Vec::new() })
     }
 }

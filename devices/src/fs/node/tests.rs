@@ -16,12 +16,12 @@ fn descriptor() -> Arc<OwnedFd> {
 /// A table with one share, whose root has the ID `FIRST`.
 fn nodes() -> Nodes {
     let nodes = Nodes::new(FIRST, LIMITS);
-    assert_eq!(nodes.add_share(identity(0), FileType::Directory, descriptor()), FIRST);
+    assert_eq!(nodes.add_share(identity(0), FileType::Directory, descriptor(), Position::default()), FIRST);
     nodes
 }
 
 fn directory(nodes: &Nodes, parent: u64, inode: u64) -> u64 {
-    nodes.remember(identity(inode), FileType::Directory, (parent, c"name")).unwrap()
+    nodes.remember(identity(inode), FileType::Directory, (parent, c"name"), Position::default()).unwrap()
 }
 
 fn is_held(nodes: &Nodes, id: u64) -> bool {
@@ -59,7 +59,7 @@ fn moving_a_node_releases_its_old_parent() {
     let from = directory(&nodes, FIRST, 10);
     let child = directory(&nodes, from, 11);
     nodes.forget(from, 1);
-    nodes.moved(&identity(11), (FIRST, c"elsewhere"));
+    nodes.moved(&identity(11), (FIRST, c"elsewhere"), Position::default());
     assert_eq!(nodes.find(from).err(), Some(Errno::STALE));
     assert!(matches!(nodes.find(child).unwrap().way, Way::Named(FIRST, name) if name.as_c_str() == c"elsewhere"));
 }
@@ -68,7 +68,7 @@ fn moving_a_node_releases_its_old_parent() {
 fn shares_are_never_forgotten_or_moved() {
     let nodes = nodes();
     nodes.forget(FIRST, u64::MAX);
-    nodes.moved(&identity(0), (FIRST, c"inside itself"));
+    nodes.moved(&identity(0), (FIRST, c"inside itself"), Position::default());
     assert!(is_held(&nodes, FIRST));
     nodes.clear();
     assert!(is_held(&nodes, FIRST));

@@ -92,6 +92,7 @@ impl Server {
             None => Target::Path(self.path(node)?),
         };
         let before = stat(file.fd())?;
+        export.check_unguarded(found.position, &before)?;
         let change = Change { server: self, export, file: &file, before: &before };
         change.owner(&asked)?;
         change.mode(&asked)?;

@@ -1,5 +1,6 @@
 //! Reading directories.
 
+use std::ffi::CStr;
 use std::io::Write;
 
 use rustix::fs::{FileType, OFlags, fsync};
@@ -55,11 +56,18 @@ impl Server {
     fn list(&self, call: &mut Call<'_>, extra: usize, put_entry: impl Fn(&mut Writer<'_>, &Entry) -> Answer) -> Answer {
         let asked: ReadIn = call.take()?;
         let open = self.handles.directory(asked.fh, call.header.nodeid)?;
+        let position = if call.header.nodeid == ROOT { None } else { Some(self.nodes.find(call.header.nodeid)?) };
+        let rules = position.map(|found| Ok((self.export(&found.identity)?, found.position))).transpose()?;
+        let is_hidden = |name: &CStr| rules.is_some_and(|(export, at)| export.named(at, name).is_hidden());
         let out = call.out()?;
         let room = usize::try_from(asked.size.min(MAX_IO)).unwrap_or(usize::MAX).min(out.available_bytes());
         let mut stream = open.stream();
         stream.go_to(asked.offset)?;
         while let Some(entry) = stream.peek()? {
+            if is_hidden(&entry.name) {
+                stream.advance();
+                continue;
+            }
             let length = extra + size_of::<Dirent>() + entry.name.count_bytes().next_multiple_of(ALIGN);
             if out.bytes_written() + length > room {
                 // Nothing at all would mean the end.

@@ -1,5 +1,6 @@
 //! A share as the server holds it, and how its files look to the guest.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
 use super::VALID;
+use crate::fs::guard::{Guard, Position};
 use crate::fs::node::{Identity, Version};
 use crate::fs::share::{Access, Owner, Ownership, Share};
 use crate::fs::wire;
@@ -30,11 +32,12 @@ pub(super) struct Export {
     give_to: Option<Owner>,
     /// This process is root, whose files may appear in a share of somebody else.
     as_root: bool,
+    guard: Option<Guard>,
 }
 
 impl Export {
     pub(super) fn new(index: u32, share: Share) -> io::Result<Self> {
-        let Share { root, access, ownership } = share;
+        let Share { root, access, ownership, guarded } = share;
         let kind = kind(&stat(&root)?);
         if !matches!(kind, FileType::Directory | FileType::RegularFile) {
             return Err(io::Error::new(
@@ -45,7 +48,39 @@ impl Export {
         let as_root = geteuid().is_root();
         let own = Owner { uid: geteuid().as_raw(), gid: getegid().as_raw() };
         let give_to = (as_root && ownership.host != own).then_some(ownership.host);
-        Ok(Self { index, root: Arc::new(root), access, ownership, give_to, as_root })
+        let root = Arc::new(root);
+        let guard = Guard::new(&root, &guarded)?;
+        Ok(Self { index, root, access, ownership, give_to, as_root, guard })
+    }
+
+    /// Something in the share is protected or hidden.
+    pub(super) fn has_rules(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    pub(super) fn root_position(&self) -> Position {
+        self.guard.as_ref().map_or_else(Position::default, Guard::root)
+    }
+
+    /// Where an entry of a directory is, as far as rules care, by its name alone.
+    pub(super) fn named(&self, parent: Position, name: &CStr) -> Position {
+        self.guard.as_ref().map_or_else(Position::default, |guard| guard.named(parent, name))
+    }
+
+    /// The same, also by what was there at first.
+    pub(super) fn found(&self, parent: Position, name: &CStr, stat: &Statx) -> Position {
+        self.guard.as_ref().map_or_else(Position::default, |guard| guard.found(parent, name, stat))
+    }
+
+    /// The same by all names of the file.
+    pub(super) fn everywhere(&self, parent: Position, name: &CStr, stat: &Statx) -> Position {
+        self.guard.as_ref().map_or_else(Position::default, |guard| guard.everywhere(parent, name, stat))
+    }
+
+    /// Refuses to change a file that is guarded, here or under another of its names.
+    pub(super) fn check_unguarded(&self, position: Position, stat: &Statx) -> Result<(), Errno> {
+        let Some(guard) = &self.guard else { return Ok(()) };
+        if position.is_guarded() || guard.alias(stat).is_some() { Err(Errno::ROFS) } else { Ok(()) }
     }
 
     /// Refuses everything that changes a read-only share.
@@ -131,12 +166,12 @@ impl Export {
 }
 
 /// Attributes of what an open descriptor names.
-pub(super) fn stat(file: &OwnedFd) -> Result<Statx, Errno> {
+pub(in crate::fs) fn stat(file: &OwnedFd) -> Result<Statx, Errno> {
     statx(file, c"", AtFlags::EMPTY_PATH, WANTED)
 }
 
 /// Attributes of an entry of a directory; a symbolic link is not followed, an automount not triggered.
-pub(super) fn stat_at(directory: &OwnedFd, name: &std::ffi::CStr) -> Result<Statx, Errno> {
+pub(in crate::fs) fn stat_at(directory: &OwnedFd, name: &CStr) -> Result<Statx, Errno> {
     statx(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, WANTED)
 }
 

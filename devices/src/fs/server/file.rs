@@ -45,13 +45,18 @@ impl Server {
     fn open_node(&self, node: u64, asked: &OpenIn) -> Result<OpenOut, Errno> {
         let found = self.nodes.find(node)?;
         let flags = access_mode(asked.flags)? | OFlags::from_bits_retain(asked.flags) & PASSED_ON;
-        if flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
-            self.export(&found.identity)?.check_writable()?;
+        let export = self.export(&found.identity)?;
+        let is_change = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
+        if is_change {
+            export.check_writable()?;
         }
         if found.kind == FileType::Directory {
             return Err(Errno::ISDIR);
         }
         let path = self.path(node)?;
+        if is_change && export.has_rules() {
+            export.check_unguarded(found.position, &stat(&path)?)?;
+        }
         let file = self.open_contents(found.kind, &path, flags)?;
         if asked.open_flags & wire::OPEN_KILL_SUIDGID != 0 && flags.contains(OFlags::TRUNC) {
             self.drop_set_id_on_write(&file)?;
@@ -75,6 +80,7 @@ impl Server {
         let strings = Strings::read(&mut call.input)?;
         let name = strings.name()?;
         let parent = self.directory_to_change(call.header.nodeid)?;
+        parent.check_new(name, FileType::RegularFile)?;
         let flags = access_mode(asked.flags)? | OFlags::from_bits_retain(asked.flags) & PASSED_ON;
         let mode = super::attr::new_mode(asked.mode);
         let (entry, opened) = match self.create_entry(&parent.fd, name.as_c_str(), flags, mode) {

@@ -23,8 +23,8 @@ impl Server {
             return call.put(&entry);
         }
         let parent = self.directory(call.header.nodeid)?;
-        match stat_at(&parent.fd, name.as_c_str()) {
-            Ok(stat) => self.tell_entry(call, &parent, name, &stat),
+        match stat_at(&parent.fd, name.as_c_str()).and_then(|stat| self.remember(&parent, name, &stat)) {
+            Ok(entry) => self.tell(call, &entry),
             // Without a node, the answer still says for how long there is nothing.
             Err(Errno::NOENT) => call.put(&export::entry(0, wire::Attr::default())),
             Err(error) => Err(error),
@@ -34,13 +34,21 @@ impl Server {
     /// Answers with an entry of a directory, which the guest has to forget once.
     pub(super) fn tell_entry(&self, call: &mut Call<'_>, parent: &Parent<'_>, name: Name<'_>, stat: &Statx) -> Answer {
         let entry = self.remember(parent, name, stat)?;
-        call.put(&entry).inspect_err(|_| self.nodes.forget(entry.nodeid, 1))
+        self.tell(call, &entry)
     }
 
-    /// The entry of a directory, which the guest has to forget once.
+    fn tell(&self, call: &mut Call<'_>, entry: &EntryOut) -> Answer {
+        call.put(entry).inspect_err(|_| self.nodes.forget(entry.nodeid, 1))
+    }
+
+    /// The entry of a directory, which the guest has to forget once; there is none if it is hidden.
     pub(super) fn remember(&self, parent: &Parent<'_>, name: Name<'_>, stat: &Statx) -> Result<EntryOut, Errno> {
+        let position = parent.position_of(name, stat);
+        if position.is_hidden() {
+            return Err(Errno::NOENT);
+        }
         let identity = parent.export.identity(stat);
-        let nodeid = self.nodes.remember(identity, kind(stat), (parent.id, name.as_c_str()))?;
+        let nodeid = self.nodes.remember(identity, kind(stat), (parent.id, name.as_c_str()), position)?;
         let mut attr = parent.export.attr(stat);
         if self.has_submounts() && kind(stat) == FileType::Directory && device(stat) != parent.identity.device {
             attr.flags |= wire::ATTR_SUBMOUNT;

@@ -26,7 +26,8 @@ use rustix::process::{Resource, geteuid, getrlimit};
 use virtio::Request;
 
 use self::call::Call;
-use self::export::{Export, kind, stat};
+use self::export::{Export, kind};
+pub(super) use self::export::{stat, stat_at};
 use super::handle::Handles;
 use super::node::{Limits, Nodes};
 use super::share::Share;
@@ -67,7 +68,7 @@ impl Server {
             (0..).zip(shares).map(|(index, share)| Export::new(index, share)).collect::<Result<_, _>>()?;
         for export in &exports {
             let stat = stat(&export.root)?;
-            nodes.add_share(export.identity(&stat), kind(&stat), export.root.clone());
+            nodes.add_share(export.identity(&stat), kind(&stat), export.root.clone(), export.root_position());
         }
         let session = AtomicU64::new(0);
         Ok(Self { exports, nodes, handles: Handles::new(handles), descriptors, is_root: geteuid().is_root(), session })

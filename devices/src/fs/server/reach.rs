@@ -14,6 +14,8 @@ use rustix::path::DecInt;
 
 use super::Server;
 use super::export::{Export, stat, stat_at};
+use crate::fs::guard::Position;
+use crate::fs::name::Name;
 use crate::fs::node::{Found, Identity, Way};
 
 /// Deepest tree served. Far beyond what a path of 4096 bytes can name; bounds the work a guest can ask for.
@@ -29,7 +31,32 @@ pub(super) struct Parent<'a> {
     pub(super) id: u64,
     pub(super) export: &'a Export,
     pub(super) identity: Identity,
+    pub(super) position: Position,
     pub(super) fd: Arc<OwnedFd>,
+}
+
+impl Parent<'_> {
+    /// Where an entry is, as far as rules care.
+    pub(super) fn position_of(&self, name: Name<'_>, stat: &Statx) -> Position {
+        self.export.everywhere(self.position, name.as_c_str(), stat)
+    }
+
+    /// Refuses a new entry at a guarded place, and on the way to one everything but a new directory: what is below a
+    /// link, or below a directory that comes from elsewhere, would not have been guarded.
+    pub(super) fn check_new(&self, name: Name<'_>, kind: FileType) -> Result<(), Errno> {
+        let position = self.export.named(self.position, name.as_c_str());
+        let is_allowed = !position.is_fixed() || !position.is_guarded() && kind == FileType::Directory;
+        if is_allowed { Ok(()) } else { Err(Errno::ROFS) }
+    }
+
+    /// Refuses to take an entry away, or to put another in its place, if it is guarded or on the way to something that is.
+    pub(super) fn check_movable(&self, name: Name<'_>) -> Result<(), Errno> {
+        let name = name.as_c_str();
+        let found = || stat_at(&self.fd, name).map(|stat| self.export.found(self.position, name, &stat));
+        let position = self.export.named(self.position, name);
+        let is_fixed = position.is_fixed() || self.export.has_rules() && found().is_ok_and(Position::is_fixed);
+        if is_fixed { Err(Errno::ROFS) } else { Ok(()) }
+    }
 }
 
 impl Server {
@@ -45,7 +72,7 @@ impl Server {
             return Err(Errno::NOTDIR);
         }
         let export = self.export(&found.identity)?;
-        Ok(Parent { id, export, identity: found.identity, fd: self.reach(id, found)? })
+        Ok(Parent { id, export, identity: found.identity, position: found.position, fd: self.reach(id, found)? })
     }
 
     /// A directory of a share that can be written. The tree's own root cannot.
@@ -55,6 +82,9 @@ impl Server {
         }
         let parent = self.directory(id)?;
         parent.export.check_writable()?;
+        if parent.position.is_guarded() {
+            return Err(Errno::ROFS);
+        }
         Ok(parent)
     }
 

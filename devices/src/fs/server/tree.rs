@@ -22,14 +22,16 @@ use crate::fs::wire::{EntryOut, LinkIn, MkdirIn, MknodIn, ROOT, Rename2In, Renam
 impl Server {
     pub(super) fn mkdir(&self, call: &mut Call<'_>) -> Answer {
         let asked: MkdirIn = call.take()?;
-        self.make(call, |parent, name| mkdirat(&parent.fd, name, new_mode(asked.mode)).map(|()| Some(asked.mode)))
+        self.make(call, FileType::Directory, |parent, name| {
+            mkdirat(&parent.fd, name, new_mode(asked.mode)).map(|()| Some(asked.mode))
+        })
     }
 
     /// Regular files, FIFOs and sockets; devices of the host are out of the guest's reach.
     pub(super) fn mknod(&self, call: &mut Call<'_>) -> Answer {
         let asked: MknodIn = call.take()?;
         let kind = FileType::from_raw_mode(asked.mode);
-        self.make(call, |parent, name| match kind {
+        self.make(call, kind, |parent, name| match kind {
             FileType::RegularFile | FileType::Fifo | FileType::Socket => {
                 mknodat(&parent.fd, name, kind, new_mode(asked.mode), 0).map(|()| Some(asked.mode))
             }
@@ -43,16 +45,23 @@ impl Server {
         let strings = Strings::read(&mut call.input)?;
         let (name, target) = strings.name_and_target()?;
         let parent = self.directory_to_change(call.header.nodeid)?;
+        parent.check_new(name, FileType::Symlink)?;
         symlinkat(target, &parent.fd, name.as_c_str())?;
         self.tell_new(call, &parent, name, None)
     }
 
     /// Creates a named something and answers with its entry.
-    fn make(&self, call: &mut Call<'_>, create: impl Fn(&Parent<'_>, &CStr) -> Result<Option<u32>, Errno>) -> Answer {
+    fn make(
+        &self,
+        call: &mut Call<'_>,
+        kind: FileType,
+        create: impl Fn(&Parent<'_>, &CStr) -> Result<Option<u32>, Errno>,
+    ) -> Answer {
         call.check_room(size_of::<EntryOut>())?;
         let strings = Strings::read(&mut call.input)?;
         let name = strings.name()?;
         let parent = self.directory_to_change(call.header.nodeid)?;
+        parent.check_new(name, kind)?;
         let mode = create(&parent, name.as_c_str())?;
         self.tell_new(call, &parent, name, mode)
     }
@@ -89,10 +98,14 @@ impl Server {
         let strings = Strings::read(&mut call.input)?;
         let name = strings.name()?;
         let parent = self.directory_to_change(call.header.nodeid)?;
-        if oldnodeid == ROOT || self.nodes.find(oldnodeid)?.identity.share != parent.identity.share {
-            return Err(Errno::XDEV);
-        }
+        let old = if oldnodeid == ROOT { None } else { Some(self.nodes.find(oldnodeid)?) };
+        let old = old.filter(|old| old.identity.share == parent.identity.share).ok_or(Errno::XDEV)?;
+        parent.check_new(name, old.kind)?;
         let file = self.path(oldnodeid)?;
+        if parent.export.has_rules() {
+            // By the new name it could be changed.
+            parent.export.check_unguarded(old.position, &export::stat(&file)?)?;
+        }
         let (descriptors, number) = self.by_number(&file);
         // The only link followed is the one in /proc, which leads to the file itself.
         linkat(descriptors, number.as_c_str(), &parent.fd, name.as_c_str(), AtFlags::SYMLINK_FOLLOW)?;
@@ -112,6 +125,7 @@ impl Server {
         let strings = Strings::read(&mut call.input)?;
         let name = strings.name()?;
         let parent = self.directory_to_change(call.header.nodeid)?;
+        parent.check_movable(name)?;
         let pinned = self.pin_entry(&parent, name);
         unlinkat(&parent.fd, name.as_c_str(), how).inspect_err(|_| self.unpin(pinned))
     }
@@ -139,6 +153,8 @@ impl Server {
         if from.identity.share != to.identity.share {
             return Err(Errno::XDEV);
         }
+        from.check_movable(old)?;
+        to.check_movable(new)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let replaced = if exchange { None } else { self.pin_entry(&to, new) };
         renameat_with(&from.fd, old.as_c_str(), &to.fd, new.as_c_str(), flags).inspect_err(|_| self.unpin(replaced))?;
@@ -152,7 +168,8 @@ impl Server {
     /// The entry may have got here from elsewhere. Whoever moves it away again at the same time will be noted, too.
     fn note_place(&self, parent: &Parent<'_>, name: Name<'_>) {
         if let Ok(stat) = stat_at(&parent.fd, name.as_c_str()) {
-            self.nodes.moved(&parent.export.identity(&stat), (parent.id, name.as_c_str()));
+            let position = parent.position_of(name, &stat);
+            self.nodes.moved(&parent.export.identity(&stat), (parent.id, name.as_c_str()), position);
         }
     }
 

@@ -3,6 +3,7 @@
 mod arbitrary;
 mod directory;
 mod file;
+mod guarded;
 mod guest;
 mod hostile;
 mod metadata;
