@@ -85,6 +85,16 @@ pub struct ShareArgs {
     /// Share another folder or file (repeatable)
     #[arg(long = "mount", value_name = "HOST[:GUEST][:ro]")]
     pub mounts: Vec<OsString>,
+    /// Let the guest read this, not change it; PATH begins at the project (repeatable) [default for every project:
+    /// what makes the host run code later, such as .git/hooks, .git/config, .envrc, .vscode]
+    #[arg(long, value_name = "PATH")]
+    pub protect: Vec<PathBuf>,
+    /// Do not protect anything by default
+    #[arg(long)]
+    pub no_default_protect: bool,
+    /// Do not let the guest see this; PATH begins at the project (repeatable)
+    #[arg(long, value_name = "PATH")]
+    pub hide: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

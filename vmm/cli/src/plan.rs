@@ -5,10 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use launcher::{Error, Mount, Network, Plan};
+use launcher::{Error, Guards, Mount, Network, Plan, Rule};
 use policy::{Policy, Preset};
 
-use crate::args::{EgressArg, NetworkArgs, RunArgs, VmArgs};
+use crate::args::{EgressArg, NetworkArgs, RunArgs, ShareArgs, VmArgs};
 
 /// Host variables a program on the user's terminal relies on.
 const PASSED_ON: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
@@ -18,6 +18,7 @@ pub fn for_run(args: &RunArgs) -> Result<Plan, Error> {
     let mounts = args.share.mounts.iter().map(|value| Mount::parse(value)).collect::<Result<_, _>>()?;
     let mut plan = for_project(&args.vm, &args.share.project)?;
     plan.mounts = mounts;
+    plan.guards = guards(&args.share, &plan)?;
     plan.network = network(&args.network);
     plan.shows_console = args.output.verbose;
     Ok(plan)
@@ -28,6 +29,7 @@ pub fn for_project(vm: &VmArgs, project: &Path) -> Result<Plan, Error> {
     Ok(Plan {
         project: Mount::project(project)?,
         mounts: Vec::new(),
+        guards: Guards::default(),
         engine: vm.engine.into(),
         cpus: vm.cpus,
         memory: vm.memory,
@@ -37,6 +39,18 @@ pub fn for_project(vm: &VmArgs, project: &Path) -> Result<Plan, Error> {
         network: Network::Policy(Policy::new(Preset::Public)),
         shows_console: false,
     })
+}
+
+/// What the guest may not change, or not see.
+fn guards(args: &ShareArgs, plan: &Plan) -> Result<Guards, Error> {
+    let mut guards = Guards::default();
+    if !args.no_default_protect {
+        guards.protect_what_runs(&plan.project);
+    }
+    for (rule, paths) in [(Rule::Protect, &args.protect), (Rule::Hide, &args.hide)] {
+        paths.iter().try_for_each(|path| guards.add(rule, path, &plan.project, plan.shares()))?;
+    }
+    Ok(guards)
 }
 
 fn network(args: &NetworkArgs) -> Network {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use launcher::{Attention, Command, Dirs, Error, Network, Plan, Session, Stdio};
+use launcher::{Attention, Command, Dirs, Error, Network, Plan, Rule, Session, Stdio};
 use vmm::Timeline;
 
 use crate::args::{OutputArgs, RunArgs};
@@ -77,6 +77,13 @@ fn announce(plan: &Plan, session: &Session, output: &OutputArgs) -> Result<(), E
     for mount in plan.shares().filter(|mount| mount.is_moved() || **mount != plan.project) {
         let mode = if mount.is_read_only { ", read-only" } else { "" };
         report::note(&format!("{} is {} in the guest{mode}", mount.host.display(), mount.guest.display()));
+    }
+    for (rule, what) in [(Rule::Protect, "read-only in the guest"), (Rule::Hide, "hidden from the guest")] {
+        let paths: Vec<_> =
+            plan.guards.existing(rule, &plan.project.host).map(|path| path.display().to_string()).collect();
+        if !paths.is_empty() {
+            report::note(&format!("{what}: {}", paths.join(", ")));
+        }
     }
     match session.network()? {
         None => report::note("no network"),

@@ -32,6 +32,14 @@ pub enum Error {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// A path cannot be protected or hidden as asked.
+    #[error("Cannot protect or hide {}: {reason}", path.display())]
+    Guard {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
     /// The root image is missing or damaged.
     #[error("The root image {} {problem}", path.display())]
     Image {

@@ -9,6 +9,7 @@ mod attention;
 mod control;
 mod dirs;
 mod error;
+mod guard;
 mod guest;
 mod image;
 mod machine;
@@ -21,8 +22,10 @@ mod start;
 
 pub use agent_protocol::exec::WindowSize;
 pub use attention::Attention;
+pub use devices::fs::Rule;
 pub use dirs::Dirs;
 pub use error::Error;
+pub use guard::Guards;
 pub use image::Image;
 pub use netstack::Report as NetworkReport;
 pub use plan::{Network, Plan};

@@ -86,7 +86,9 @@ fn disk(label: &str, file: File, access: DiskAccess) -> Result<Blk, Error> {
 fn shares(plan: &Plan) -> Result<Fs, Error> {
     let open = |mount: &crate::project::Mount| {
         let access = if mount.is_read_only { Access::ReadOnly } else { Access::ReadWrite };
-        Share::open(&mount.host, access).map_err(|source| Error::path("share", &mount.host, source))
+        let mut share = Share::open(&mount.host, access).map_err(|source| Error::path("share", &mount.host, source))?;
+        share.guarded = plan.guards.of_share(&mount.host);
+        Ok::<_, Error>(share)
     };
     let shares = plan.shares().map(open).collect::<Result<Vec<_>, _>>()?;
     Fs::new(shares).map_err(|source| Error::host("Creating the file server", source))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use policy::Policy;
 use vmm::{Engine, Mib};
 
+use crate::guard::Guards;
 use crate::project::Mount;
 
 /// The guest's link to the outside.
@@ -23,6 +24,8 @@ pub struct Plan {
     pub project: Mount,
     /// Further folders and files.
     pub mounts: Vec<Mount>,
+    /// What in them the guest may not change, or not see.
+    pub guards: Guards,
     /// Who runs the CPUs.
     pub engine: Engine,
     /// Virtual CPUs.
