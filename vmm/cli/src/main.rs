@@ -32,14 +32,11 @@ fn main() -> ExitCode {
     };
     start_log();
     let outcome = match cli.command {
-        Command::Run(args) => run::run(&args, origin),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Bench(BenchCommand::Boot(args)) => bench::boot(&args),
+        Command::Run(args) => run::run(&args, origin).map_err(|error| report::command_failure(&error)),
+        Command::Doctor(args) => doctor::run(&args).map_err(|error| report::failure(&error)),
+        Command::Bench(BenchCommand::Boot(args)) => bench::boot(&args).map_err(|error| report::failure(&error)),
     };
-    match outcome {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => ExitCode::from(report::failure(&error)),
-    }
+    ExitCode::from(outcome.unwrap_or(report::FAILED))
 }
 
 /// `VMM_LOG` takes a filter such as `debug` or `vmm=trace`; by default only what the user should act on is shown.

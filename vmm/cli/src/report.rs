@@ -13,24 +13,35 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "==> {text}");
 }
 
-/// A failure of vmm itself with its causes and the guest's last words; returns the status to leave with.
-pub fn failure(error: &launcher::Error) -> u8 {
+/// A failure of vmm itself with its causes and the guest's last words.
+pub fn failure(error: &launcher::Error) {
+    print(error, "");
+}
+
+/// The same where the user wanted a command to run: also what became of it.
+pub fn command_failure(error: &launcher::Error) {
+    print(
+        error,
+        match error {
+            launcher::Error::Lost { .. } => "\n     The command was running; what it wrote to shared folders is there.",
+            _ => "\n     The command did not run; nothing was changed.",
+        },
+    );
+}
+
+fn print(error: &launcher::Error, aftermath: &str) {
     let mut text = format!("vmm: {error}");
     let mut cause = error.source();
     while let Some(inner) = cause {
         let _ = write!(text, ": {inner}");
         cause = inner.source();
     }
-    text.push_str(match error {
-        launcher::Error::Lost { .. } => "\n     The command was running; what it wrote to shared folders is there.",
-        _ => "\n     The command did not run; nothing was changed.",
-    });
+    text.push_str(aftermath);
     if let Some(console) = error.console() {
-        text.push_str("\n     The guest's console ended with:");
+        text.push_str("\n     The guest's console said:");
         for line in console.lines() {
             let _ = write!(text, "\n     | {line}");
         }
     }
     let _ = writeln!(io::stderr().lock(), "{text}");
-    FAILED
 }
