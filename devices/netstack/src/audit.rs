@@ -26,6 +26,8 @@ pub enum Outcome {
     Evicted,
     /// A new policy does not allow it any more.
     Revoked,
+    /// What it said about the host it is for was not allowed.
+    Denied,
     /// The gateway failed on it.
     Failed,
 }
@@ -64,6 +66,17 @@ pub enum Event<'a> {
         name: &'a str,
         /// How many addresses.
         count: usize,
+    },
+    /// A flow that was allowed for the sake of a name said which host it is for.
+    Stream {
+        /// Where it leads.
+        remote: SocketAddr,
+        /// The host that it named, if it named one.
+        host: Option<&'a Name>,
+        /// Whether it may go on.
+        allow: bool,
+        /// What is wrong with it, if anything is.
+        why: &'a str,
     },
     /// A flow that was allowed is over.
     Closed {

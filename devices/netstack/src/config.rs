@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use policy::{Cidr, Policy};
 
-use crate::{AuditSink, Dialer, Discard, HostDialer};
+use crate::{AuditSink, Dialer, Discard, HostDialer, Interceptor, StreamChecks};
 
 /// Who is who on the link between guest and gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +161,12 @@ pub struct NetConfig {
     pub dialer: Box<dyn Dialer>,
     /// What the VM may use up.
     pub limits: Limits,
+    /// Whether names have IPv6 addresses as far as the guest is told. Without IPv6 on the host they only cost time.
+    pub ipv6: bool,
+    /// What flows that rest on names may do.
+    pub checks: StreamChecks,
+    /// Who may take flows over.
+    pub interceptor: Option<Box<dyn Interceptor>>,
 }
 
 impl NetConfig {
@@ -175,6 +181,9 @@ impl NetConfig {
             audit: Box::new(Discard),
             dialer: Box::new(HostDialer),
             limits: Limits::default(),
+            ipv6: true,
+            checks: StreamChecks::default(),
+            interceptor: None,
         }
     }
 }

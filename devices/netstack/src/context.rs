@@ -3,13 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use policy::{Class, Flow, HostAddresses, Name, Policy, Protocol};
+use policy::{Class, Flow, HostAddresses, Name, Policy, Protocol, Reason};
 use virtio::RateLimit;
 
 use crate::audit::{Audit, Event};
 use crate::config::{Addresses, Limits};
 use crate::dialer::Dialer;
 use crate::dns::Pins;
+use crate::inspect::{Budget, Gate, StreamChecks, Terms};
+use crate::intercept::{FlowFacts, Interceptor, OnConnect};
 use crate::poller::Poller;
 use crate::timers::Timers;
 use crate::uplink::Uplink;
@@ -33,6 +35,22 @@ pub(crate) struct Context {
     pub(crate) own: HostAddresses,
     pub(crate) pins: Pins,
     pub(crate) complaint: RateLimit,
+    /// Whether the guest is told of IPv6 addresses.
+    pub(crate) ipv6: bool,
+    pub(crate) checks: StreamChecks,
+    /// Bytes that streams may hold back until they are judged.
+    pub(crate) held: Budget,
+    pub(crate) interceptor: Option<Box<dyn Interceptor>>,
+}
+
+/// What a TCP flow that may exist has to keep to.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) facts: FlowFacts,
+    /// What reads its first bytes, if somebody has to.
+    pub(crate) gate: Option<Box<Gate>>,
+    /// Whether the launcher has it, and not the world.
+    pub(crate) taken: bool,
 }
 
 /// What becomes of a flow that the guest wants.
@@ -77,12 +95,45 @@ impl Context {
         }
     }
 
+    /// What a TCP flow that was just allowed has to keep to.
+    pub(crate) fn grant(&mut self, guest: SocketAddr, remote: SocketAddr) -> Grant {
+        let address = remote.ip();
+        let mut facts = FlowFacts { guest, remote, names: Vec::new(), rests_on_names: false };
+        if self.addresses.is_gateway(address) {
+            return Grant { facts, gate: None, taken: false };
+        }
+        let pinned = self.pins.names(address, self.now);
+        let flow = Flow::egress(Protocol::Tcp, address, &pinned, remote.port());
+        facts.rests_on_names = self.policy.rests_on_names(&flow, &self.own);
+        let mut port = None;
+        facts.names = pinned;
+        facts.names.retain(|name| {
+            let flow = Flow::egress(Protocol::Tcp, address, std::slice::from_ref(name), remote.port());
+            let verdict = self.policy.evaluate(&flow, &self.own);
+            if let Reason::NameRule { port: Some(named) } = verdict.reason {
+                port = Some(named);
+            }
+            verdict.allow
+        });
+        let wish = self.interceptor.as_mut().map_or(OnConnect::Pass, |interceptor| interceptor.on_connect(&facts));
+        let watched = wish == OnConnect::Watch;
+        let gate = (facts.rests_on_names || watched).then(|| {
+            let terms = Terms { names: facts.names.clone(), bound: facts.rests_on_names, port, watched };
+            Box::new(Gate::new(terms, self.checks, self.held.clone()))
+        });
+        Grant { facts, gate, taken: wish == OnConnect::Take }
+    }
+
     /// Whether a flow that exists would be allowed under the policy of now.
     pub(crate) fn still_allowed(&self, protocol: Protocol, remote: SocketAddr) -> bool {
-        let names: Vec<Name> = self.pins.names(remote.ip(), self.now);
+        self.allowed_for(protocol, remote, &self.pins.names(remote.ip(), self.now))
+    }
+
+    /// Likewise, for the sake of `names`: a flow outlives the pins that it was opened under.
+    pub(crate) fn allowed_for(&self, protocol: Protocol, remote: SocketAddr, names: &[Name]) -> bool {
         let flow = match self.addresses.is_gateway(remote.ip()) {
             true => Flow::to_host(protocol, remote.port()),
-            false => Flow::egress(protocol, remote.ip(), &names, remote.port()),
+            false => Flow::egress(protocol, remote.ip(), names, remote.port()),
         };
         self.policy.evaluate(&flow, &self.own).allow
     }

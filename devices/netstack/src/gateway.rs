@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::dns::{Origin, Pins, Resolver};
 use crate::handle::{Command, Report};
 use crate::host::HostWatch;
+use crate::inspect::Budget;
 use crate::poller::{Owner, Poller, Ready, Token};
 use crate::publish::{Bound, Ports};
 use crate::tcp::TcpTable;
@@ -49,7 +50,8 @@ impl Gateway {
     /// Opens all it needs and starts nothing. The descriptor wakes the thread up for commands.
     pub(crate) fn new(link: StackEnd, config: NetConfig, commands: Receiver<Command>) -> io::Result<(Self, OwnedFd)> {
         let now = Instant::now();
-        let NetConfig { addresses, mtu, policy, resolvers, publish, audit, dialer, limits } = config;
+        let NetConfig { addresses, mtu, policy, resolvers, publish, audit, dialer, limits, ipv6, checks, interceptor } =
+            config;
         let control = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let host = HostWatch::new()?;
         let poller = Poller::new()?;
@@ -72,6 +74,10 @@ impl Gateway {
             own: host.addresses()?,
             pins: Pins::default(),
             complaint: RateLimit::default(),
+            ipv6,
+            checks,
+            held: Budget::default(),
+            interceptor,
         };
         let mut udp = UdpTable::new();
         let mut ports = Ports::new();
@@ -177,6 +183,7 @@ impl Gateway {
                 }
                 Ok(Command::SetPolicy(policy)) => {
                     self.context.policy = *policy;
+                    self.resolver.forget();
                     self.tcp.revoke(&mut self.context);
                     self.udp.revoke(&mut self.context);
                 }
@@ -210,7 +217,10 @@ impl Gateway {
             return;
         }
         match self.host.addresses() {
-            Ok(own) => self.context.own = own,
+            Ok(own) => {
+                self.context.own = own;
+                self.resolver.forget();
+            }
             // The addresses known so far stay denied.
             Err(error) => tracing::warn!(%error, "The host's own addresses could not be read again"),
         }

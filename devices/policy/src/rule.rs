@@ -136,6 +136,14 @@ impl Rule {
         matches!(&self.pattern, Pattern::Names(pattern) if pattern.matches(name))
     }
 
+    /// Bytes of `name` before the suffix that the rule is about.
+    pub(crate) fn free_bytes(&self, name: &Name) -> usize {
+        match &self.pattern {
+            Pattern::Names(NamePattern::Below(suffix)) => name.as_str().len().saturating_sub(suffix.as_str().len() + 1),
+            Pattern::Names(NamePattern::Exact(_)) | Pattern::Addresses(_) => 0,
+        }
+    }
+
     /// Whether the rule closes only some ports of what it is about.
     pub(crate) fn is_partial(&self) -> bool {
         self.port.is_some()

@@ -127,6 +127,18 @@ impl Policy {
         }
     }
 
+    /// How many bytes of `name` the rule that lets it be asked leaves to whoever asks: none where the whole name is
+    /// spelled out, and none to speak of where a preset lets every name be asked.
+    pub fn free_bytes(&self, name: &Name) -> usize {
+        let rule = self.rules.iter().find(|rule| rule.action() == Action::Allow && rule.matches_name(name));
+        rule.map_or(0, |rule| rule.free_bytes(name))
+    }
+
+    /// Whether some flow to `address` is allowed, whatever its name.
+    pub fn evaluate_address_alone(&self, address: IpAddr, own: &HostAddresses) -> bool {
+        self.evaluate_address(&Asked::new(address, &[], Protocol::Tcp, None), own).allow
+    }
+
     /// Whether the guest may be told that `name` has `address`: only if it could go there, at some port.
     pub fn evaluate_answer(&self, name: &Name, address: IpAddr, own: &HostAddresses) -> Verdict<'_> {
         self.evaluate_address(&Asked::new(address, std::slice::from_ref(name), Protocol::Tcp, None), own)

@@ -36,8 +36,18 @@ const TYPE_HTTPS: u16 = 65;
 /// Transfers of whole zones (251, 252) and other questions that are not about one type.
 const TYPE_IXFR: u16 = 251;
 const TYPE_AXFR: u16 = 252;
+/// Everything there is about a name, which no program needs and servers need not give (RFC 8482).
+const TYPE_ANY: u16 = 255;
 
+/// Longest lifetime that the guest is told, and that of a negative answer (RFC 2308, 5).
+const MAX_TTL: u32 = 24 * 3600;
+const MAX_NEGATIVE: u32 = 300;
+/// Names that may lead to an address by way of one another.
+const MAX_ALIASES: usize = 32;
+
+const PARAM_MANDATORY: u16 = 0;
 const PARAM_IPV4HINT: u16 = 4;
+const PARAM_ECH: u16 = 5;
 const PARAM_IPV6HINT: u16 = 6;
 
 const DNSSEC_OK: u32 = 0x8000;
@@ -87,6 +97,12 @@ pub(super) struct Answer {
     authentic: bool,
     records: Vec<u8>,
     counts: [u16; 2],
+    /// Where in `records` lifetimes are.
+    lifetimes: Vec<usize>,
+    /// How long the answer as a whole holds.
+    ttl: Option<u32>,
+    /// The names that the name asked for stands for.
+    pub(super) aliases: Vec<Name>,
     /// Addresses in it that were let through, with their lifetimes.
     pub(super) addresses: Vec<(IpAddr, Duration)>,
     /// Addresses that were not.
@@ -211,6 +227,9 @@ pub(super) fn parse_query(message: &[u8]) -> Option<Result<Query, Refusal>> {
         return refuse(&[], Rcode::FormErr);
     }
     let Ok(edns) = parse_opt(&mut reader, additional) else { return refuse(question, Rcode::FormErr) };
+    if kind == TYPE_ANY {
+        return refuse(question, Rcode::NotImp);
+    }
     let whole_zone = matches!(kind, TYPE_IXFR | TYPE_AXFR | TYPE_OPT);
     match host_name(&wire) {
         Some(name) if class == CLASS_IN && !whole_zone => {
@@ -263,12 +282,29 @@ fn opt(payload: u16, dnssec_ok: bool) -> Vec<u8> {
 }
 
 impl Query {
-    /// The question as it is asked of a resolver, under an ID of our own.
+    /// Whether the guest wants DNSSEC records.
+    pub(super) fn wants_dnssec(&self) -> bool {
+        self.edns.is_some_and(|(_, dnssec_ok)| dnssec_ok)
+    }
+
+    /// Whether the guest wants answers that fail DNSSEC, too.
+    pub(super) fn wants_unchecked(&self) -> bool {
+        self.flags & CD != 0
+    }
+
+    /// Whether IPv6 addresses are asked for.
+    pub(super) fn is_aaaa(&self) -> bool {
+        self.kind == TYPE_AAAA
+    }
+
+    /// The question as it is asked of a resolver, under an ID of our own. In lower case: the guest's spelling could say
+    /// something.
     pub(super) fn to_upstream(&self, id: u16) -> Vec<u8> {
-        let dnssec_ok = self.edns.is_some_and(|(_, dnssec_ok)| dnssec_ok);
         let mut message = header(id, RD | self.flags & (AD | CD), [1, 0, 0, 1]);
-        message.extend_from_slice(&self.question);
-        message.extend_from_slice(&opt(UPSTREAM_PAYLOAD, dnssec_ok));
+        let (name, rest) = self.question.split_at(self.question.len().saturating_sub(4));
+        message.extend(name.iter().map(u8::to_ascii_lowercase));
+        message.extend_from_slice(rest);
+        message.extend_from_slice(&opt(UPSTREAM_PAYLOAD, self.wants_dnssec()));
         message
     }
 
@@ -301,11 +337,13 @@ impl Query {
         message
     }
 
-    /// Takes a resolver's answer to `to_upstream(id)` apart; `allows` says which addresses the guest may see.
+    /// Takes a resolver's answer to `to_upstream(id)` apart; `allows` says which addresses the guest may see. With
+    /// `plain`, keys for encrypted hellos are left out, since the guest's own words will have to name the server.
     pub(super) fn accept(
         &self,
         message: &[u8],
         id: u16,
+        plain: bool,
         mut allows: impl FnMut(IpAddr) -> bool,
     ) -> Result<Answer, Malformed> {
         let mut reader = Reader { message, at: 0 };
@@ -328,6 +366,9 @@ impl Query {
             authentic: flags & (AD | AA) == AD,
             records: Vec::new(),
             counts: [0, 0],
+            lifetimes: Vec::new(),
+            ttl: None,
+            aliases: Vec::new(),
             addresses: Vec::new(),
             withheld: 0,
         };
@@ -337,7 +378,8 @@ impl Query {
         reader.at = HEADER + self.question.len();
         for (section, records) in [answers, authorities].into_iter().enumerate() {
             for _ in 0..records {
-                if self.copy_record(&mut reader, &mut answer, &mut allows)?
+                let place = Place { authority: section == 1, plain };
+                if self.copy_record(&mut reader, &mut answer, place, &mut allows)?
                     && let Some(count) = answer.counts.get_mut(section)
                 {
                     *count += 1;
@@ -352,13 +394,14 @@ impl Query {
         &self,
         reader: &mut Reader<'_>,
         answer: &mut Answer,
+        place: Place,
         allows: &mut impl FnMut(IpAddr) -> bool,
     ) -> Result<bool, Malformed> {
         let owner = reader.name()?;
         let (kind, class, ttl, len) = (reader.u16()?, reader.u16()?, reader.u32()?, reader.u16()?);
         let end = reader.at.checked_add(usize::from(len)).ok_or(Malformed)?;
         let mut addresses = Vec::new();
-        let data = copy_data(reader, kind, end, &mut addresses)?;
+        let mut data = copy_data(reader, kind, end, &mut addresses)?;
         if reader.at != end {
             return Err(Malformed);
         }
@@ -369,7 +412,32 @@ impl Query {
             answer.withheld += addresses.len();
             return Ok(false);
         }
-        let lifetime = Duration::from_secs(if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl.into() });
+        // No answer has its addresses there.
+        if place.authority && !addresses.is_empty() {
+            return Ok(false);
+        }
+        if place.plain && matches!(kind, TYPE_SVCB | TYPE_HTTPS) {
+            let Some(stripped) = without_ech(&data)? else { return Ok(false) };
+            answer.authentic &= stripped.len() == data.len();
+            data = stripped;
+        }
+        if matches!(kind, TYPE_CNAME | TYPE_DNAME) {
+            if answer.aliases.len() >= MAX_ALIASES {
+                return Err(Malformed);
+            }
+            answer.aliases.extend(host_name(&data));
+        }
+        // A lifetime with its highest bit set is zero (RFC 2181, 8).
+        let ttl = if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl.min(MAX_TTL) };
+        let holds = match data.last_chunk::<4>() {
+            _ if !place.authority => Some(ttl),
+            Some(minimum) if kind == TYPE_SOA => Some(ttl.min(u32::from_be_bytes(*minimum)).min(MAX_NEGATIVE)),
+            _ => None,
+        };
+        if let Some(holds) = holds {
+            answer.ttl = Some(answer.ttl.map_or(holds, |shortest| shortest.min(holds)));
+        }
+        let lifetime = Duration::from_secs(ttl.into());
         answer.addresses.extend(addresses.into_iter().map(|address| (address, lifetime)));
 
         let own = self.question.get(..self.question.len().saturating_sub(4)).unwrap_or_default();
@@ -380,6 +448,7 @@ impl Query {
         }
         answer.records.extend_from_slice(&kind.to_be_bytes());
         answer.records.extend_from_slice(&class.to_be_bytes());
+        answer.lifetimes.push(answer.records.len());
         answer.records.extend_from_slice(&ttl.to_be_bytes());
         answer.records.extend_from_slice(&u16::try_from(data.len()).map_err(|_| Malformed)?.to_be_bytes());
         answer.records.extend_from_slice(&data);
@@ -388,6 +457,78 @@ impl Query {
         }
         Ok(true)
     }
+}
+
+/// Where a record was found, and what may be in it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    authority: bool,
+    plain: bool,
+}
+
+impl Answer {
+    /// An answer that there is nothing of the kind.
+    pub(super) fn nothing(rcode: Rcode) -> Self {
+        Self {
+            rcode,
+            truncated: false,
+            authentic: false,
+            records: Vec::new(),
+            counts: [0, 0],
+            lifetimes: Vec::new(),
+            ttl: None,
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            withheld: 0,
+        }
+    }
+
+    /// How long it may be given again; none when it may not.
+    pub(super) fn lifetime(&self) -> Option<Duration> {
+        let holds = matches!(self.rcode, Rcode::NoError | Rcode::NxDomain) && !self.truncated;
+        self.ttl.filter(|_| holds).map(|ttl| Duration::from_secs(ttl.into()))
+    }
+
+    /// Bytes of records in it.
+    pub(super) fn size(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The same answer some time later.
+    pub(super) fn aged(&self, age: Duration) -> Self {
+        let mut aged = self.clone();
+        let seconds = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+        for at in &self.lifetimes {
+            if let Some(field) = aged.records.get_mut(*at..*at + 4)
+                && let Ok(ttl) = <[u8; 4]>::try_from(&*field)
+            {
+                field.copy_from_slice(&u32::from_be_bytes(ttl).saturating_sub(seconds).to_be_bytes());
+            }
+        }
+        for (_, lifetime) in &mut aged.addresses {
+            *lifetime = lifetime.saturating_sub(age);
+        }
+        aged
+    }
+}
+
+/// A service binding without keys for encrypted hellos; none when it insists on them.
+fn without_ech(data: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+    let mut reader = Reader { message: data, at: 0 };
+    reader.bytes(2)?;
+    reader.name()?;
+    let mut kept = data.get(..reader.at).ok_or(Malformed)?.to_vec();
+    while reader.at < data.len() {
+        let start = reader.at;
+        let (key, len) = (reader.u16()?, reader.u16()?);
+        let value = reader.bytes(len.into())?;
+        match key {
+            PARAM_MANDATORY if value.chunks(2).any(|key| key == PARAM_ECH.to_be_bytes()) => return Ok(None),
+            PARAM_ECH => {}
+            _ => kept.extend_from_slice(data.get(start..reader.at).ok_or(Malformed)?),
+        }
+    }
+    Ok(Some(kept))
 }
 
 /// The data of a record up to `end`, names in it uncompressed, addresses in it collected.

@@ -4,12 +4,16 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use policy::Reason;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::allowance::Allowance;
+use super::cache::Cache;
 use super::message::{Answer, Query, Rcode, parse_query};
 use super::servers::Servers;
+use super::special;
 use crate::audit::Event;
 use crate::config::Resolvers;
 use crate::context::Context;
@@ -59,6 +63,10 @@ pub(crate) struct Resolver {
     servers: Servers,
     exchanges: Slab<Exchange>,
     replies: Vec<Reply>,
+    cache: Cache,
+    /// The servers that the cached answers come from.
+    cached_from: Vec<SocketAddr>,
+    allowance: Option<Allowance>,
     buffer: Box<[u8]>,
 }
 
@@ -78,6 +86,9 @@ impl Resolver {
             servers: Servers::new(source),
             exchanges: Slab::new(),
             replies: Vec::new(),
+            cache: Cache::default(),
+            cached_from: Vec::new(),
+            allowance: None,
             buffer: vec![0; MAX_MESSAGE].into_boxed_slice(),
         }
     }
@@ -85,6 +96,11 @@ impl Resolver {
     /// The servers that are asked now.
     pub(crate) fn servers(&mut self) -> Vec<SocketAddr> {
         self.servers.current().to_vec()
+    }
+
+    /// Forgets what it has heard: it was judged by rules that hold no more.
+    pub(crate) fn forget(&mut self) {
+        self.cache.clear();
     }
 
     /// The answers that became ready since the last call.
@@ -108,6 +124,14 @@ impl Resolver {
         if !verdict.allow {
             return self.replies.push(Reply { origin, message: Some(query.fail(Rcode::Refused)) });
         }
+        if let Some(answer) = self.answer_alone(context, &query) {
+            return self.finish(context, &query, origin, &answer);
+        }
+        let free = context.policy.free_bytes(&query.name);
+        if !self.allowance.get_or_insert_with(|| Allowance::new(context.now)).spend(&query.name, free, context.now) {
+            context.limit("DNS names below an allowed suffix");
+            return self.replies.push(Reply { origin, message: Some(query.fail(Rcode::Refused)) });
+        }
         if self.exchanges.len() >= context.limits.dns_in_flight {
             context.limit("DNS questions in flight");
             return self.replies.push(Reply { origin, message: Some(query.fail(Rcode::ServFail)) });
@@ -122,6 +146,33 @@ impl Resolver {
             armed: Armed::default(),
         });
         self.try_next(context, key);
+    }
+
+    /// What the gateway knows without asking anybody.
+    fn answer_alone(&mut self, context: &Context, query: &Query) -> Option<Answer> {
+        let name = &query.name;
+        let by_rule = matches!(context.policy.evaluate_name(name).reason, Reason::NameRule { .. });
+        // What nobody spelled out in a rule is not looked for in the host's neighbourhood.
+        if special::is_local(name) || (!by_rule && special::is_bare(name)) {
+            return Some(Answer::nothing(Rcode::NxDomain));
+        }
+        if !by_rule && special::is_reverse(name) {
+            let known = special::reversed(name).filter(|address| {
+                !context.addresses.is_on_link(*address) && context.policy.evaluate_address_alone(*address, &context.own)
+            });
+            if known.is_none() {
+                return Some(Answer::nothing(Rcode::NxDomain));
+            }
+        }
+        if query.is_aaaa() && !context.ipv6 {
+            return Some(Answer::nothing(Rcode::NoError));
+        }
+        let servers = self.servers.current();
+        if servers != self.cached_from {
+            self.cached_from = servers.to_vec();
+            self.cache.clear();
+        }
+        self.cache.get(query, context.now)
     }
 
     /// Asks the next server, or gives up.
@@ -157,11 +208,13 @@ impl Resolver {
                 Heard::Message(message) => {
                     let (query, own, policy) = (&exchange.query, &context.own, &context.policy);
                     let allows = |address| policy.evaluate_answer(&query.name, address, own).allow;
-                    match query.accept(&message, exchange.id, allows) {
+                    let by_rule = matches!(policy.evaluate_name(&query.name).reason, Reason::NameRule { .. });
+                    let plain = by_rule || context.interceptor.is_some();
+                    match query.accept(&message, exchange.id, plain, allows) {
                         Ok(answer) if matches!(answer.rcode, Rcode::ServFail | Rcode::Refused) => {
                             return self.try_next(context, key);
                         }
-                        Ok(answer) => return self.finish(context, key, &answer),
+                        Ok(answer) => return self.on_answer(context, key, answer),
                         Err(_) if over_tcp => return self.try_next(context, key),
                         // Not for us; the right answer may still come.
                         Err(_) => {}
@@ -171,8 +224,23 @@ impl Resolver {
         }
     }
 
-    fn finish(&mut self, context: &mut Context, key: Key, answer: &Answer) {
+    fn on_answer(&mut self, context: &mut Context, key: Key, mut answer: Answer) {
         let Some(Exchange { query, origin, .. }) = self.exchanges.remove(key) else { return };
+        // A name that was denied outright does not come back in under an alias.
+        let denied = answer.aliases.iter().any(|alias| {
+            let verdict = context.policy.evaluate_name(alias);
+            !verdict.allow && matches!(verdict.reason, Reason::NameRule { .. } | Reason::MetadataName)
+        });
+        if denied {
+            let withheld = answer.withheld + answer.addresses.len();
+            answer = Answer::nothing(Rcode::NxDomain);
+            answer.withheld = withheld.max(1);
+        }
+        self.cache.insert(&query, &answer, context.now);
+        self.finish(context, &query, origin, &answer);
+    }
+
+    fn finish(&mut self, context: &mut Context, query: &Query, origin: Origin, answer: &Answer) {
         for (address, lifetime) in &answer.addresses {
             context.pins.insert(&query.name, *address, *lifetime, context.now);
         }

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
-use smoltcp::socket::tcp::State;
+use smoltcp::socket::tcp::{Socket, State};
 
 use super::dns_stream::DnsStream;
 use super::endpoint::Endpoint;
 use super::segment::Segment;
 use crate::audit::Outcome;
+use crate::inspect::Gate;
+use crate::intercept::FlowFacts;
 use crate::poller::Ready;
 use crate::timers::Armed;
 use crate::uplink::Uplink;
@@ -58,6 +60,10 @@ pub(super) struct Flow {
     pub(super) to_guest: u64,
     /// Whether this flow comes from a published port.
     pub(super) ingress: bool,
+    /// What holds the guest's bytes back until they have said whom they are for.
+    pub(super) gate: Option<Box<Gate>>,
+    /// What was known of a flow of the guest's when it was allowed.
+    pub(super) facts: Option<Box<FlowFacts>>,
     readable: bool,
     writable: bool,
     /// The guest said that it sends no more.
@@ -90,6 +96,8 @@ impl Flow {
             from_guest: 0,
             to_guest: 0,
             ingress: false,
+            gate: None,
+            facts: None,
             readable: true,
             writable: true,
             guest_done: false,
@@ -109,10 +117,21 @@ impl Flow {
         None
     }
 
+    /// The host's side has another socket now, of which nothing is known.
+    pub(super) fn restart(&mut self) {
+        self.readable = true;
+        self.writable = true;
+    }
+
     /// Moves what can be moved. Whole messages for the resolver are added to `questions`.
     pub(super) fn pump(&mut self, now: Instant, uplink: &mut Uplink, questions: &mut Vec<Vec<u8>>) -> Pumped {
+        if let Some(gate) = &mut self.gate
+            && gate.expire(now).is_err()
+        {
+            return Pumped::Over(Outcome::Denied);
+        }
         for _ in 0..MAX_TURNS {
-            let outward = self.pump_out(questions);
+            let outward = self.pump_out(now, questions);
             let inward = self.pump_in();
             let Stage::Open(endpoint) = &mut self.stage else { return Pumped::Idle };
             endpoint.poll(now, None, uplink);
@@ -126,11 +145,15 @@ impl Flow {
     }
 
     /// Guest to host. True when something moved.
-    fn pump_out(&mut self, questions: &mut Vec<Vec<u8>>) -> Result<bool, Outcome> {
+    fn pump_out(&mut self, now: Instant, questions: &mut Vec<Vec<u8>>) -> Result<bool, Outcome> {
         let Stage::Open(endpoint) = &mut self.stage else { return Ok(false) };
         let socket = endpoint.socket();
         let mut moved = 0;
         match &mut self.upstream {
+            Upstream::Socket(fd) if self.gate.is_some() => {
+                let Some(gate) = &mut self.gate else { return Ok(false) };
+                moved += pump_gate(gate, socket, fd, &mut self.writable, now)?;
+            }
             Upstream::Socket(fd) => {
                 while self.writable && socket.can_recv() {
                     let sent = socket.recv(|bytes| match send(&*fd, bytes, SendFlags::NOSIGNAL) {
@@ -164,6 +187,12 @@ impl Flow {
         self.guest_done |=
             matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
         if self.guest_done && !self.told_upstream && socket.recv_queue() == 0 {
+            if let Some(gate) = &mut self.gate {
+                gate.finish().map_err(|_| Outcome::Denied)?;
+                if gate.question().is_some() || !gate.released().is_empty() {
+                    return Ok(moved > 0 || (self.writable && !gate.released().is_empty()));
+                }
+            }
             self.told_upstream = true;
             if let Upstream::Socket(fd) = &self.upstream
                 && shutdown(fd, Shutdown::Write).is_err()
@@ -261,6 +290,43 @@ impl Flow {
                 endpoint.socket().abort();
                 endpoint.poll(now, None, uplink);
             }
+        }
+    }
+}
+
+/// Guest to host by way of the gate. How many bytes moved.
+fn pump_gate(
+    gate: &mut Gate,
+    socket: &mut Socket<'_>,
+    fd: &OwnedFd,
+    writable: &mut bool,
+    now: Instant,
+) -> Result<usize, Outcome> {
+    let mut moved = 0;
+    loop {
+        while *writable && !gate.released().is_empty() {
+            match send(fd, gate.released(), SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    gate.sent(count);
+                    moved += count;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => *writable = false,
+                Err(_) => return Err(Outcome::RemoteReset),
+            }
+        }
+        let room = gate.room();
+        if room == 0 || !socket.can_recv() {
+            return Ok(moved);
+        }
+        let pushed = socket.recv(|bytes| {
+            let bytes = bytes.get(..room).unwrap_or(bytes);
+            (bytes.len(), gate.push(bytes, now))
+        });
+        match pushed {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Outcome::Denied),
+            Err(_) => return Ok(moved),
         }
     }
 }

@@ -16,7 +16,8 @@ use super::endpoint::Endpoint;
 use super::flow::{Flow, Pumped, Stage, Tuple, Upstream};
 use super::segment::Segment;
 use crate::audit::{Event, Outcome};
-use crate::context::{Context, Decision};
+use crate::context::{Context, Decision, Grant};
+use crate::intercept::{Handover, OnHello, handover_pair};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
 use crate::wire::{Packet, Unreachable, unreachable};
@@ -102,14 +103,82 @@ impl TcpTable {
             Decision::Ignore => {}
             Decision::Deny => segment.refuse(&mut context.uplink),
             Decision::Resolver => self.open_resolver(context, tuple, packet),
-            Decision::Dial(first, second) => match dial(context, first, second) {
-                Ok((fd, fallback)) => {
-                    let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback };
-                    self.insert(context, Flow::new(tuple, stage, Upstream::Socket(fd), context.now));
-                    self.connecting += 1;
+            Decision::Dial(first, second) => {
+                let grant = context.grant(tuple.guest, tuple.remote);
+                if grant.taken {
+                    return self.open_taken(context, tuple, grant, packet);
                 }
-                Err(error) => refuse(context, &segment, packet.bytes, &error),
-            },
+                match dial(context, first, second) {
+                    Ok((fd, fallback)) => {
+                        let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback };
+                        let mut flow = Flow::new(tuple, stage, Upstream::Socket(fd), context.now);
+                        flow.gate = grant.gate;
+                        flow.facts = Some(Box::new(grant.facts));
+                        self.insert(context, flow);
+                        self.connecting += 1;
+                    }
+                    Err(error) => refuse(context, &segment, packet.bytes, &error),
+                }
+            }
+        }
+    }
+
+    /// Brings a flow to the launcher, which wants it.
+    fn open_taken(&mut self, context: &mut Context, tuple: Tuple, grant: Grant, packet: &Packet<'_>) {
+        let Grant { facts, gate, .. } = grant;
+        let Some(mut endpoint) = Endpoint::listening(context, tuple.remote, self.flows.len()) else { return };
+        let (ours, stream) = match handover_pair() {
+            Ok(pair) => pair,
+            Err(error) => return tracing::warn!(%error, "Connection of the guest cannot be handed over"),
+        };
+        endpoint.poll(context.now, Some(packet.bytes), &mut context.uplink);
+        let stage = Stage::Open(Box::new(endpoint));
+        let mut flow = Flow::new(tuple, stage, Upstream::Socket(ours), context.now);
+        flow.gate = gate;
+        flow.facts = Some(Box::new(facts.clone()));
+        self.insert(context, flow);
+        if let Some(interceptor) = &mut context.interceptor {
+            interceptor.take(Handover { facts, stream, hello: None, upstream: None });
+        }
+    }
+
+    /// Tells what the gate of a flow found out, asks who wants to be asked, and takes the gate down once it is open.
+    fn attend(&mut self, context: &mut Context, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let (Some(gate), Some(facts)) = (&mut flow.gate, &mut flow.facts) else { return };
+        if let Some(finding) = gate.take_finding() {
+            let why = finding.denial.as_ref().map(ToString::to_string).unwrap_or_default();
+            let (host, allow) = (finding.host.as_ref(), finding.denial.is_none());
+            context.audit.record(context.now, &Event::Stream { remote: facts.remote, host, allow, why: &why });
+            if facts.rests_on_names {
+                facts.names = gate.names().to_vec();
+            }
+        }
+        if let (Some(hello), Some(interceptor)) = (gate.question().cloned(), &mut context.interceptor) {
+            if interceptor.on_tls_client_hello(facts, &hello) == OnHello::Take {
+                let handed = handover_pair()
+                    .and_then(|(ours, stream)| context.poller.add(&ours, Owner::Tcp(key)).map(|()| (ours, stream)));
+                let (ours, stream) = match handed {
+                    Ok(pair) => pair,
+                    Err(error) => {
+                        tracing::warn!(%error, "Connection of the guest cannot be handed over");
+                        return self.end(context, key, Outcome::Failed);
+                    }
+                };
+                let Upstream::Socket(upstream) = std::mem::replace(&mut flow.upstream, Upstream::Socket(ours)) else {
+                    return;
+                };
+                let (facts, hello, upstream) = (facts.as_ref().clone(), Some(hello), Some(upstream));
+                interceptor.take(Handover { facts, stream, hello, upstream });
+                flow.restart();
+            }
+            if let Some(gate) = &mut flow.gate {
+                gate.open();
+            }
+            return self.mark(key);
+        }
+        if gate.is_open() {
+            flow.gate = None;
         }
     }
 
@@ -247,6 +316,7 @@ impl TcpTable {
             }
             let pumped = catch_unwind(AssertUnwindSafe(|| flow.pump(context.now, &mut context.uplink, &mut asked)));
             self.questions.extend(asked.drain(..).map(|question| (key, question)));
+            self.attend(context, key);
             match pumped {
                 Ok(Pumped::Idle) if !context.uplink.is_blocked() => self.arm(context, key),
                 Ok(Pumped::Idle | Pumped::Again) => self.mark(key),
@@ -257,8 +327,8 @@ impl TcpTable {
     }
 
     fn arm(&mut self, context: &mut Context, key: Key) {
-        if let Some(Flow { stage: Stage::Open(endpoint), armed, .. }) = self.flows.get_mut(key)
-            && let Some(at) = endpoint.poll_at(context.now)
+        if let Some(Flow { stage: Stage::Open(endpoint), armed, gate, .. }) = self.flows.get_mut(key)
+            && let Some(at) = sooner(endpoint.poll_at(context.now), gate.as_ref().and_then(|gate| gate.deadline()))
         {
             // Should smoltcp want to be called again at once, it still waits for the next tick.
             let at = at.max(context.now + TICK);
@@ -271,7 +341,12 @@ impl TcpTable {
         for key in self.flows.keys() {
             let Some(flow) = self.flows.get_mut(key) else { continue };
             let judged = matches!(flow.upstream, Upstream::Socket(_)) && !flow.ingress;
-            if judged && !context.still_allowed(Protocol::Tcp, flow.tuple.remote) {
+            let remote = flow.tuple.remote;
+            let allowed = match flow.facts.as_ref().filter(|facts| facts.rests_on_names) {
+                Some(facts) => context.allowed_for(Protocol::Tcp, remote, &facts.names),
+                None => context.still_allowed(Protocol::Tcp, remote),
+            };
+            if judged && !allowed {
                 self.end(context, key, Outcome::Revoked);
             }
         }
@@ -318,6 +393,10 @@ impl TcpTable {
         }
         Some(flow)
     }
+}
+
+fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    [one, other].into_iter().flatten().min()
 }
 
 fn dial(

@@ -199,6 +199,12 @@ impl Guest {
         self.until("state", |guest| (guest.state(connection) == state).then_some(()));
     }
 
+    /// Sends what was written.
+    pub(super) fn flush(&mut self) {
+        let now = Clock::from_micros(i64::try_from(self.start.elapsed().as_micros()).unwrap());
+        self.interface.poll(now, &mut self.wire, &mut self.sockets);
+    }
+
     /// Lets the guest live for a moment.
     pub(super) fn idle(&mut self) {
         let until = Instant::now() + SILENCE;

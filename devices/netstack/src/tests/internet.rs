@@ -16,6 +16,7 @@ struct State {
     places: HashMap<(Protocol, SocketAddr), SocketAddr>,
     dialed: Vec<(Protocol, SocketAddr)>,
     zone: HashMap<String, Vec<IpAddr>>,
+    aliases: HashMap<String, String>,
     asked: Vec<String>,
     events: Vec<String>,
 }
@@ -82,6 +83,12 @@ impl Internet {
     pub(super) fn name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         self.state.lock().unwrap().zone.insert(name.to_owned(), addresses);
+    }
+
+    /// A name that stands for another, which has an address.
+    pub(super) fn alias(&self, name: &str, target: &str, address: &str) {
+        self.name(name, &[address]);
+        self.state.lock().unwrap().aliases.insert(name.to_owned(), target.to_owned());
     }
 
     /// Whom the gateway talked to, resolvers aside.
@@ -206,6 +213,19 @@ fn answer(query: &[u8], state: &Mutex<State>) -> Vec<u8> {
     };
     let mut records = Vec::new();
     let mut count = 0u16;
+    let mut owner = vec![0xc0, 12];
+    if let Some(alias) = state.aliases.get(&name) {
+        let mut target = Vec::new();
+        for label in alias.split('.') {
+            target.push(u8::try_from(label.len()).unwrap());
+            target.extend_from_slice(label.as_bytes());
+        }
+        target.push(0);
+        count += 1;
+        records.extend_from_slice(&[0xc0, 12, 0, 5, 0, 1, 0, 0, 1, 0x2c, 0, u8::try_from(target.len()).unwrap()]);
+        records.extend_from_slice(&target);
+        owner = target;
+    }
     for address in known.unwrap_or_default() {
         let data = match (address, kind) {
             (IpAddr::V4(v4), 1) => v4.octets().to_vec(),
@@ -213,15 +233,21 @@ fn answer(query: &[u8], state: &Mutex<State>) -> Vec<u8> {
             _ => continue,
         };
         count += 1;
-        records.extend_from_slice(&[0xc0, 12]);
+        records.extend_from_slice(&owner);
         records.extend_from_slice(&kind.to_be_bytes());
         records.extend_from_slice(&[0, 1, 0, 0, 1, 0x2c, 0, u8::try_from(data.len()).unwrap()]);
         records.extend(data);
     }
     let mut answer = vec![query[0], query[1], 0x81, 0x80 | rcode, 0, 1];
     answer.extend_from_slice(&count.to_be_bytes());
-    answer.extend_from_slice(&[0; 4]);
+    answer.extend_from_slice(&[0, u8::from(rcode == 3), 0, 0]);
     answer.extend_from_slice(question);
     answer.extend(records);
+    if rcode == 3 {
+        // The authority of the root, which lets its absence be remembered for a minute.
+        answer.extend_from_slice(&[0, 0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0]);
+        answer.extend_from_slice(&[0; 16]);
+        answer.extend_from_slice(&[0, 0, 0, 60]);
+    }
     answer
 }

@@ -5,6 +5,7 @@ mod front;
 mod guest;
 mod internet;
 mod limits;
+mod names;
 mod publish;
 mod tcp;
 mod udp;

@@ -45,7 +45,7 @@ fn is_public(address: IpAddr) -> bool {
 }
 
 fn accept(kind: u16, message: &[u8]) -> Result<Answer, Malformed> {
-    query(kind).accept(message, ID, is_public)
+    query(kind).accept(message, ID, false, is_public)
 }
 
 #[test]
@@ -90,6 +90,73 @@ fn a_service_binding_with_a_forbidden_hint_is_left_out_whole() {
     let (good, bad) = (with(PUBLIC), with(PRIVATE));
     assert_eq!((good.counts, good.addresses.len(), good.withheld), ([1, 0], 1, 0));
     assert_eq!((bad.counts, bad.addresses.len(), bad.withheld), ([0, 0], 0, 1));
+}
+
+#[test]
+fn keys_for_encrypted_hellos_are_left_out_where_names_are_checked() {
+    let params = [&[0, 1, 0][..], &[0, 1, 0, 3, 2, b'h', b'2'], &[0, 4, 0, 4], &PUBLIC, &[0, 5, 0, 2, 9, 9]].concat();
+    let insisting = [&[0, 1, 0][..], &[0, 0, 0, 2, 0, 5], &[0, 5, 0, 2, 9, 9]].concat();
+    let with = |params: &[u8], plain| {
+        let message = response(TYPE_HTTPS, &[record(OWNER, TYPE_HTTPS, params)], &[], &[]);
+        query(TYPE_HTTPS).accept(&message, ID, plain, is_public).unwrap()
+    };
+    assert!(with(&params, false).records.ends_with(&[0, 5, 0, 2, 9, 9]));
+    let plain = with(&params, true);
+    assert!(plain.records.ends_with(&PUBLIC));
+    assert_eq!((plain.counts, plain.addresses.len()), ([1, 0], 1));
+    assert_eq!(with(&insisting, true).counts, [0, 0]);
+}
+
+#[test]
+fn lifetimes_are_bounded_and_run_down() {
+    let with_ttl = |ttl: u32| {
+        let mut record = record(OWNER, TYPE_A, &PUBLIC);
+        record[6..10].copy_from_slice(&ttl.to_be_bytes());
+        accept(TYPE_A, &response(TYPE_A, &[record], &[], &[])).unwrap()
+    };
+    for (ttl, told) in [(300, 300), (0, 0), (u32::MAX, 0), (0x7fff_ffff, MAX_TTL)] {
+        let answer = with_ttl(ttl);
+        assert_eq!(answer.records[6..10], u32::to_be_bytes(told));
+        assert_eq!(answer.lifetime(), Some(Duration::from_secs(told.into())));
+    }
+    let aged = with_ttl(300).aged(Duration::from_secs(100));
+    assert_eq!(aged.records[6..10], 200u32.to_be_bytes());
+    assert_eq!(aged.addresses, [(PUBLIC.into(), Duration::from_secs(200))]);
+}
+
+#[test]
+fn a_negative_answer_holds_as_long_as_its_zone_says() {
+    let soa = |minimum: u32| [&b"\x02ns\xc0\x10\0"[..], &[0; 16], &minimum.to_be_bytes()].concat();
+    let lifetime =
+        |authorities: &[Vec<u8>]| accept(TYPE_A, &response(TYPE_A, &[], authorities, &[])).unwrap().lifetime();
+    assert_eq!(lifetime(&[record(OWNER, TYPE_SOA, &soa(7))]), Some(Duration::from_secs(7)));
+    assert_eq!(lifetime(&[record(OWNER, TYPE_SOA, &soa(99_999))]), Some(Duration::from_secs(MAX_NEGATIVE.into())));
+    assert_eq!(lifetime(&[]), None);
+}
+
+#[test]
+fn addresses_among_the_authorities_are_no_answer() {
+    let answer = accept(TYPE_A, &response(TYPE_A, &[], &[record(OWNER, TYPE_A, &PUBLIC)], &[])).unwrap();
+    assert_eq!((answer.counts, answer.addresses.as_slice()), ([0, 0], &[][..]));
+}
+
+#[test]
+fn a_chain_of_aliases_is_named_and_bounded() {
+    let chain = |count: usize| {
+        let alias = record(OWNER, TYPE_CNAME, b"\x03cdn\x04evil\x04test\0");
+        accept(TYPE_A, &response(TYPE_A, &vec![alias; count], &[], &[]))
+    };
+    assert_eq!(chain(2).unwrap().aliases, vec!["cdn.evil.test".parse().unwrap(); 2]);
+    assert_eq!(chain(MAX_ALIASES + 1), Err(Malformed));
+}
+
+#[test]
+fn the_guests_spelling_stays_with_the_gateway() {
+    let mut message = question(TYPE_A);
+    message[13..16].copy_from_slice(b"ApI");
+    let query = parse_query(&message).unwrap().unwrap();
+    assert!(query.to_upstream(ID).windows(4).any(|bytes| bytes == b"\x03api"));
+    assert!(query.fail(Rcode::ServFail).windows(4).any(|bytes| bytes == b"\x03ApI"));
 }
 
 #[test]
@@ -172,7 +239,7 @@ proptest! {
             let mut bytes = query.answer(&answer, false);
             bytes[..2].copy_from_slice(&ID.to_be_bytes());
             let mut seen = Vec::new();
-            let again = query.accept(&bytes, ID, |address| {
+            let again = query.accept(&bytes, ID, false, |address| {
                 seen.push(address);
                 true
             });
