@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use policy::{Cidr, Policy};
 
-use crate::{AuditSink, Dialer, Discard, HostDialer, Interceptor, StreamChecks};
+use crate::{AuditSink, Dialer, Discard, HostDialer, Interceptor, Proxy, StreamChecks};
 
 /// Who is who on the link between guest and gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +159,8 @@ pub struct NetConfig {
     pub audit: Box<dyn AuditSink>,
     /// How connections to the world are opened.
     pub dialer: Box<dyn Dialer>,
+    /// The proxy that flows have to take, if the host has one.
+    pub proxy: Option<Proxy>,
     /// What the VM may use up.
     pub limits: Limits,
     /// Whether names have IPv6 addresses as far as the guest is told. Without IPv6 on the host they only cost time.
@@ -180,6 +182,7 @@ impl NetConfig {
             publish: Vec::new(),
             audit: Box::new(Discard),
             dialer: Box::new(HostDialer),
+            proxy: None,
             limits: Limits::default(),
             ipv6: true,
             checks: StreamChecks::default(),

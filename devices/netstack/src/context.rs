@@ -1,6 +1,8 @@
 //! What all parts of the gateway share.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use policy::{Class, Flow, HostAddresses, Name, Policy, Protocol, Reason};
@@ -122,6 +124,12 @@ impl Context {
             Box::new(Gate::new(terms, self.checks, self.held.clone()))
         });
         Grant { facts, gate, taken: wish == OnConnect::Take }
+    }
+
+    /// A socket for datagrams to `remote`, which was allowed.
+    pub(crate) fn dial_udp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd> {
+        let names = self.pins.names(remote.ip(), self.now);
+        self.dialer.udp_flow(remote, &names)
     }
 
     /// Whether a flow that exists would be allowed under the policy of now.

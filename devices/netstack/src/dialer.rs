@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use policy::Name;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
 
@@ -14,6 +15,33 @@ pub trait Dialer: Send + fmt::Debug {
     fn tcp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd>;
     /// A non-blocking UDP socket connected to `remote`.
     fn udp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd>;
+
+    /// Starts a connection for a flow of the guest, whose address was resolved from `names`, the latest first.
+    fn tcp_flow(&mut self, remote: SocketAddr, names: &[Name]) -> io::Result<Dialed> {
+        let _ = names;
+        self.tcp(remote).map(|socket| Dialed { socket, greeting: None })
+    }
+
+    /// A socket for datagrams of the guest, likewise.
+    fn udp_flow(&mut self, remote: SocketAddr, names: &[Name]) -> io::Result<OwnedFd> {
+        let _ = names;
+        self.udp(remote)
+    }
+}
+
+/// A connection that was started for a flow.
+#[derive(Debug)]
+pub struct Dialed {
+    /// Its socket.
+    pub socket: OwnedFd,
+    /// What has to be said before it is the guest's.
+    pub greeting: Option<Box<dyn Greeting>>,
+}
+
+/// A conversation at the start of a connection, with whoever stands before the remote end.
+pub trait Greeting: Send + fmt::Debug {
+    /// Goes on as far as it can without blocking; true when the connection is the guest's.
+    fn advance(&mut self, socket: &OwnedFd) -> io::Result<bool>;
 }
 
 /// Ordinary sockets of this host.

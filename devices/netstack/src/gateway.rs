@@ -18,6 +18,7 @@ use crate::handle::{Command, Report};
 use crate::host::HostWatch;
 use crate::inspect::Budget;
 use crate::poller::{Owner, Poller, Ready, Token};
+use crate::proxy::ProxyDialer;
 use crate::publish::{Bound, Ports};
 use crate::tcp::TcpTable;
 use crate::timers::Timers;
@@ -50,8 +51,20 @@ impl Gateway {
     /// Opens all it needs and starts nothing. The descriptor wakes the thread up for commands.
     pub(crate) fn new(link: StackEnd, config: NetConfig, commands: Receiver<Command>) -> io::Result<(Self, OwnedFd)> {
         let now = Instant::now();
-        let NetConfig { addresses, mtu, policy, resolvers, publish, audit, dialer, limits, ipv6, checks, interceptor } =
-            config;
+        let NetConfig {
+            addresses,
+            mtu,
+            policy,
+            resolvers,
+            publish,
+            audit,
+            dialer,
+            proxy,
+            limits,
+            ipv6,
+            checks,
+            interceptor,
+        } = config;
         let control = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let host = HostWatch::new()?;
         let poller = Poller::new()?;
@@ -59,6 +72,10 @@ impl Gateway {
         poller.add(&uplink, Owner::Link)?;
         poller.add(&control, Owner::Control)?;
         poller.add(&host, Owner::HostAddresses)?;
+        let dialer = match proxy {
+            Some(proxy) => Box::new(ProxyDialer::new(dialer, proxy)),
+            None => dialer,
+        };
         let context = Context {
             now,
             epoch: now,

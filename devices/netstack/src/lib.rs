@@ -28,6 +28,7 @@ mod host;
 mod inspect;
 mod intercept;
 mod poller;
+mod proxy;
 mod publish;
 mod slab;
 mod tcp;
@@ -41,7 +42,8 @@ mod tests;
 
 pub use audit::{AuditSink, Discard, Event, Outcome};
 pub use config::{Addresses, Limits, NetConfig, Publish, Published, Resolvers, Transport};
-pub use dialer::{Dialer, HostDialer};
+pub use dialer::{Dialed, Dialer, Greeting, HostDialer};
 pub use handle::{Handle, Netstack, Report};
 pub use inspect::{BadHello, BadRequest, ClientHello, HelloReader, RequestReader, StreamChecks};
 pub use intercept::{FlowFacts, Handover, Interceptor, OnConnect, OnHello};
+pub use proxy::{Proxy, ProxyError};

@@ -40,14 +40,14 @@ impl Pins {
         }
         let pins = self.by_address.entry(address.to_canonical()).or_default();
         pins.retain(|pin| pin.until > now);
-        if let Some(pin) = pins.iter_mut().find(|pin| pin.name == *name) {
-            pin.until = pin.until.max(until);
-        } else if pins.len() < MAX_NAMES {
-            pins.push(Pin { name: name.clone(), until });
-        }
+        // The latest first: the name that the guest most likely means.
+        let known = pins.iter().position(|pin| pin.name == *name).map(|at| pins.remove(at));
+        let until = known.map_or(until, |pin| pin.until.max(until));
+        pins.insert(0, Pin { name: name.clone(), until });
+        pins.truncate(MAX_NAMES);
     }
 
-    /// The names that vouch for `address` now.
+    /// The names that vouch for `address` now, the latest answer first.
     pub(crate) fn names(&self, address: IpAddr, now: Instant) -> Vec<Name> {
         let pins = self.by_address.get(&address.to_canonical()).map(Vec::as_slice).unwrap_or_default();
         pins.iter().filter(|pin| pin.until > now).map(|pin| pin.name.clone()).collect()
@@ -78,6 +78,10 @@ mod tests {
         for index in 0..100 {
             pins.insert(&format!("n{index}.test").parse().unwrap(), address, SHORTEST, now);
         }
-        assert_eq!(pins.names(address, now).len(), MAX_NAMES);
+        let names = pins.names(address, now);
+        assert_eq!((names.len(), names[0].as_str()), (MAX_NAMES, "n99.test"));
+        pins.insert(&"n90.test".parse().unwrap(), address, SHORTEST, now);
+        let names = pins.names(address, now);
+        assert_eq!((names.len(), names[0].as_str()), (MAX_NAMES, "n90.test"));
     }
 }

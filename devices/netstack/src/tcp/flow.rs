@@ -15,6 +15,7 @@ use super::dns_stream::DnsStream;
 use super::endpoint::Endpoint;
 use super::segment::Segment;
 use crate::audit::Outcome;
+use crate::dialer::Greeting;
 use crate::inspect::Gate;
 use crate::intercept::FlowFacts;
 use crate::poller::Ready;
@@ -23,8 +24,8 @@ use crate::uplink::Uplink;
 
 /// Turns of one flow before others get theirs.
 const MAX_TURNS: usize = 8;
-/// How long a published port's connection waits for the guest to answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a published port's connection waits for the guest to answer, and the guest for the host's proxy.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Both ends of a connection as the guest names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,7 +44,13 @@ pub(super) enum Upstream {
 
 pub(super) enum Stage {
     /// The host's connection is being made; the guest's SYN waits.
-    Connecting { syn: Box<[u8]>, segment: Segment, fallback: Option<SocketAddr> },
+    Connecting {
+        syn: Box<[u8]>,
+        segment: Segment,
+        fallback: Option<SocketAddr>,
+        /// What has to be said first.
+        greeting: Option<Box<dyn Greeting>>,
+    },
     /// Both sides have a socket.
     Open(Box<Endpoint>),
 }
@@ -129,6 +136,10 @@ impl Flow {
             && gate.expire(now).is_err()
         {
             return Pumped::Over(Outcome::Denied);
+        }
+        let greeted = !matches!(&self.stage, Stage::Connecting { greeting: Some(_), .. });
+        if !greeted && now.saturating_duration_since(self.started) >= CONNECT_TIMEOUT {
+            return Pumped::Over(Outcome::Unreachable);
         }
         for _ in 0..MAX_TURNS {
             let outward = self.pump_out(now, questions);

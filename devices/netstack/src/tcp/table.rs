@@ -7,16 +7,17 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use policy::Protocol;
+use policy::{Name, Protocol};
 use rustix::net::sockopt;
 use smoltcp::wire::TcpControl;
 
 use super::dns_stream::DnsStream;
 use super::endpoint::Endpoint;
-use super::flow::{Flow, Pumped, Stage, Tuple, Upstream};
+use super::flow::{CONNECT_TIMEOUT, Flow, Pumped, Stage, Tuple, Upstream};
 use super::segment::Segment;
 use crate::audit::{Event, Outcome};
 use crate::context::{Context, Decision, Grant};
+use crate::dialer::Dialed;
 use crate::intercept::{Handover, OnHello, handover_pair};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
@@ -108,14 +109,18 @@ impl TcpTable {
                 if grant.taken {
                     return self.open_taken(context, tuple, grant, packet);
                 }
-                match dial(context, first, second) {
-                    Ok((fd, fallback)) => {
-                        let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback };
-                        let mut flow = Flow::new(tuple, stage, Upstream::Socket(fd), context.now);
+                match dial(context, first, second, &grant.facts.names) {
+                    Ok((Dialed { socket, greeting }, fallback)) => {
+                        let waits = greeting.is_some();
+                        let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback, greeting };
+                        let mut flow = Flow::new(tuple, stage, Upstream::Socket(socket), context.now);
                         flow.gate = grant.gate;
                         flow.facts = Some(Box::new(grant.facts));
-                        self.insert(context, flow);
                         self.connecting += 1;
+                        self.insert(context, flow);
+                        if waits && let Some(&key) = self.by_tuple.get(&tuple) {
+                            self.arm_greeting(context, key);
+                        }
                     }
                     Err(error) => refuse(context, &segment, packet.bytes, &error),
                 }
@@ -245,7 +250,7 @@ impl TcpTable {
     fn on_connected(&mut self, context: &mut Context, key: Key) {
         let flows = self.flows.len();
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let (Stage::Connecting { syn, segment, fallback }, Upstream::Socket(fd)) =
+        let (Stage::Connecting { syn, segment, fallback, greeting }, Upstream::Socket(fd)) =
             (&mut flow.stage, &mut flow.upstream)
         else {
             return;
@@ -261,6 +266,15 @@ impl TcpTable {
             let (syn, segment) = (std::mem::take(syn), *segment);
             refuse(context, &segment, &syn, &error.into());
             return self.end(context, key, Outcome::Unreachable);
+        }
+        match greeting.as_mut().map(|greeting| greeting.advance(fd)) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => return,
+            Some(Err(error)) => {
+                let (syn, segment) = (std::mem::take(syn), *segment);
+                refuse(context, &segment, &syn, &error);
+                return self.end(context, key, Outcome::Unreachable);
+            }
         }
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let mut endpoint = Endpoint::listening(context, flow.tuple.remote, flows)?;
@@ -323,6 +337,13 @@ impl TcpTable {
                 Ok(Pumped::Over(outcome)) => self.end(context, key, outcome),
                 Err(_) => self.end_broken(context, key),
             }
+        }
+    }
+
+    /// Wakes a flow up when it has waited for the host's proxy for long enough.
+    fn arm_greeting(&mut self, context: &mut Context, key: Key) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            context.timers.arm(&mut flow.armed, Owner::Tcp(key).into(), context.now + CONNECT_TIMEOUT);
         }
     }
 
@@ -403,10 +424,11 @@ fn dial(
     context: &mut Context,
     first: SocketAddr,
     second: Option<SocketAddr>,
-) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
-    match (context.dialer.tcp(first), second) {
-        (Ok(fd), second) => Ok((fd, second)),
-        (Err(_), Some(second)) => context.dialer.tcp(second).map(|fd| (fd, None)),
+    names: &[Name],
+) -> io::Result<(Dialed, Option<SocketAddr>)> {
+    match (context.dialer.tcp_flow(first, names), second) {
+        (Ok(dialed), second) => Ok((dialed, second)),
+        (Err(_), Some(second)) => context.dialer.tcp_flow(second, names).map(|dialed| (dialed, None)),
         (Err(error), None) => Err(error),
     }
 }

@@ -7,7 +7,7 @@ const GATEWAY: &str = "100.96.0.1:53";
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-pub(super) const NOERROR: u8 = 0;
+pub(crate) const NOERROR: u8 = 0;
 const FORMERR: u8 = 1;
 const SERVFAIL: u8 = 2;
 const NXDOMAIN: u8 = 3;
@@ -27,11 +27,11 @@ fn query(name: &str, kind: u16) -> Vec<u8> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Response {
-    pub(super) rcode: u8,
-    pub(super) answers: u16,
-    pub(super) truncated: bool,
-    pub(super) message: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) rcode: u8,
+    pub(crate) answers: u16,
+    pub(crate) truncated: bool,
+    pub(crate) message: Vec<u8>,
 }
 
 fn read(message: Vec<u8>) -> Response {
@@ -52,7 +52,7 @@ fn ask(guest: &mut Guest, server: &str, message: &[u8]) -> Response {
     read(answer.data())
 }
 
-pub(super) fn resolve(guest: &mut Guest, name: &str, kind: u16) -> Response {
+pub(crate) fn resolve(guest: &mut Guest, name: &str, kind: u16) -> Response {
     ask(guest, GATEWAY, &query(name, kind))
 }
 

@@ -21,7 +21,7 @@ use crate::wire::{ETHERNET, ICMP, ICMPV6, Packet, TCP, UDP, checksum, parse_ip, 
 const SILENCE: Duration = Duration::from_millis(100);
 const BUFFER: usize = 1 << 20;
 
-pub(super) struct Guest {
+pub(crate) struct Guest {
     wire: Wire,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -39,10 +39,10 @@ struct Wire {
 
 /// A connection of the guest.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Connection(SocketHandle);
+pub(crate) struct Connection(SocketHandle);
 
 impl Guest {
-    pub(super) fn new(link: DeviceEnd, mtu: usize) -> Self {
+    pub(crate) fn new(link: DeviceEnd, mtu: usize) -> Self {
         let addresses = Addresses::default();
         let mut wire = Wire { link, addresses, mtu, large: 0 };
         let mut config = Config::new(HardwareAddress::Ip);
@@ -78,7 +78,7 @@ impl Guest {
     }
 
     /// Starts a connection.
-    pub(super) fn start_connect(&mut self, remote: &str) -> Connection {
+    pub(crate) fn start_connect(&mut self, remote: &str) -> Connection {
         let buffer = || SocketBuffer::new(vec![0; BUFFER]);
         let mut socket = Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
@@ -91,12 +91,12 @@ impl Guest {
     }
 
     /// Connects; none when the connection was refused.
-    pub(super) fn connect(&mut self, remote: &str) -> Option<Connection> {
+    pub(crate) fn connect(&mut self, remote: &str) -> Option<Connection> {
         let connection = self.start_connect(remote);
         self.wait_connected(connection)
     }
 
-    pub(super) fn wait_connected(&mut self, connection: Connection) -> Option<Connection> {
+    pub(crate) fn wait_connected(&mut self, connection: Connection) -> Option<Connection> {
         self.until("connect", |guest| match guest.state(connection) {
             State::Established | State::CloseWait => Some(Some(connection)),
             State::Closed => Some(None),
@@ -104,19 +104,24 @@ impl Guest {
         })
     }
 
+    /// Whether the other side has answered.
+    pub(crate) fn is_connected(&mut self, connection: Connection) -> bool {
+        self.state(connection) == State::Established
+    }
+
     /// Waits for a connection from outside.
-    pub(super) fn listen(&mut self, port: u16) -> Connection {
+    pub(crate) fn listen(&mut self, port: u16) -> Connection {
         let buffer = || SocketBuffer::new(vec![0; BUFFER]);
         let mut socket = Socket::new(buffer(), buffer());
         socket.listen(port).unwrap();
         Connection(self.sockets.add(socket))
     }
 
-    pub(super) fn state(&mut self, connection: Connection) -> State {
+    pub(crate) fn state(&mut self, connection: Connection) -> State {
         self.socket(connection).state()
     }
 
-    pub(super) fn peer(&mut self, connection: Connection) -> SocketAddr {
+    pub(crate) fn peer(&mut self, connection: Connection) -> SocketAddr {
         self.socket(connection).remote_endpoint().unwrap().into()
     }
 
@@ -124,7 +129,7 @@ impl Guest {
         self.sockets.get_mut(connection.0)
     }
 
-    pub(super) fn write(&mut self, connection: Connection, data: &[u8]) {
+    pub(crate) fn write(&mut self, connection: Connection, data: &[u8]) {
         let mut rest = data;
         self.until("write", |guest| {
             let sent = guest.socket(connection).send_slice(rest).unwrap();
@@ -134,7 +139,7 @@ impl Guest {
     }
 
     /// Offers data for as long as anything of it is taken; gives how much was.
-    pub(super) fn write_until_stuck(&mut self, connection: Connection) -> usize {
+    pub(crate) fn write_until_stuck(&mut self, connection: Connection) -> usize {
         let data = vec![0x55; BUFFER];
         let mut total = 0;
         let mut quiet_since = Instant::now();
@@ -150,7 +155,7 @@ impl Guest {
     }
 
     /// Reads exactly so much.
-    pub(super) fn read(&mut self, connection: Connection, count: usize) -> Vec<u8> {
+    pub(crate) fn read(&mut self, connection: Connection, count: usize) -> Vec<u8> {
         let mut data = Vec::new();
         self.until("read", |guest| {
             if guest.socket(connection).can_recv() {
@@ -167,7 +172,7 @@ impl Guest {
     }
 
     /// Reads to the end of the stream; none when it was broken off.
-    pub(super) fn read_to_end(&mut self, connection: Connection) -> Option<Vec<u8>> {
+    pub(crate) fn read_to_end(&mut self, connection: Connection) -> Option<Vec<u8>> {
         let mut data = Vec::new();
         self.until("read to end", |guest| {
             let socket = guest.socket(connection);
@@ -185,72 +190,72 @@ impl Guest {
     }
 
     /// Says that nothing more will be sent.
-    pub(super) fn finish(&mut self, connection: Connection) {
+    pub(crate) fn finish(&mut self, connection: Connection) {
         self.socket(connection).close();
         self.turn();
     }
 
-    pub(super) fn reset(&mut self, connection: Connection) {
+    pub(crate) fn reset(&mut self, connection: Connection) {
         self.socket(connection).abort();
         self.turn();
     }
 
-    pub(super) fn wait_state(&mut self, connection: Connection, state: State) {
+    pub(crate) fn wait_state(&mut self, connection: Connection, state: State) {
         self.until("state", |guest| (guest.state(connection) == state).then_some(()));
     }
 
     /// Sends what was written.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let now = Clock::from_micros(i64::try_from(self.start.elapsed().as_micros()).unwrap());
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
     }
 
     /// Lets the guest live for a moment.
-    pub(super) fn idle(&mut self) {
+    pub(crate) fn idle(&mut self) {
         let until = Instant::now() + SILENCE;
         while Instant::now() < until {
             self.turn();
         }
     }
 
-    pub(super) fn large_segments(&self) -> usize {
+    pub(crate) fn large_segments(&self) -> usize {
         self.wire.large
     }
 
     /// Sends an Ethernet frame as it is, every checksum being the test's business.
-    pub(super) fn send_frame(&self, frame: &[u8]) {
+    pub(crate) fn send_frame(&self, frame: &[u8]) {
         self.send_frame_with(&FrameHeader::default(), frame);
     }
 
-    pub(super) fn send_frame_with(&self, header: &FrameHeader, frame: &[u8]) {
+    pub(crate) fn send_frame_with(&self, header: &FrameHeader, frame: &[u8]) {
         while let Err(error) = self.wire.link.send(header, frame) {
             assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
             wait_for(&self.wire.link, PollFlags::OUT, PATIENCE);
         }
     }
 
-    pub(super) fn send_ip(&self, packet: &[u8]) {
+    pub(crate) fn send_ip(&self, packet: &[u8]) {
         self.send_frame(&ethernet(&self.wire.addresses, packet));
     }
 
     /// Sends a datagram from the guest's own address.
-    pub(super) fn send_udp(&self, from: u16, to: &str, data: &[u8]) {
+    pub(crate) fn send_udp(&self, from: u16, to: &str, data: &[u8]) {
         let to: SocketAddr = to.parse().unwrap();
         self.send_ip(&udp_packet(SocketAddr::new(self.own(to.ip()), from), to, data));
     }
 
-    pub(super) fn send_syn(&self, from: u16, to: &str) {
+    pub(crate) fn send_syn(&self, from: u16, to: &str) {
         let to: SocketAddr = to.parse().unwrap();
         self.send_ip(&tcp_packet(SocketAddr::new(self.own(to.ip()), from), to, SYN, &[]));
     }
 
-    pub(super) fn own(&self, like: IpAddr) -> IpAddr {
+    pub(crate) fn own(&self, like: IpAddr) -> IpAddr {
         let Addresses { guest_v4, guest_v6, .. } = self.wire.addresses;
         if like.is_ipv4() { guest_v4.into() } else { guest_v6.into() }
     }
 
     /// The next packet for the guest, or none after a while.
-    pub(super) fn receive(&mut self, within: Duration) -> Option<Received> {
+    pub(crate) fn receive(&mut self, within: Duration) -> Option<Received> {
         let deadline = Instant::now() + within;
         loop {
             if let Some(packet) = self.wire.next() {
@@ -263,17 +268,17 @@ impl Guest {
     }
 
     /// The next packet, which must come.
-    pub(super) fn expect(&mut self) -> Received {
+    pub(crate) fn expect(&mut self) -> Received {
         self.receive(PATIENCE).expect("an answer")
     }
 
     /// Asserts that nothing comes.
-    pub(super) fn expect_silence(&mut self) {
+    pub(crate) fn expect_silence(&mut self) {
         assert_eq!(self.receive(SILENCE), None);
     }
 
     /// The next frame that is not IP.
-    pub(super) fn receive_frame(&mut self, within: Duration) -> Option<Vec<u8>> {
+    pub(crate) fn receive_frame(&mut self, within: Duration) -> Option<Vec<u8>> {
         wait(&self.wire.link, within);
         let mut frame = vec![0; MAX_FRAME];
         let (_, len) = self.wire.link.recv(&mut frame).ok()?;
@@ -281,7 +286,7 @@ impl Guest {
         Some(frame)
     }
 
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         let mut frame = vec![0; MAX_FRAME];
         self.wire.link.recv(&mut frame).is_err_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
     }
@@ -299,7 +304,7 @@ fn wait_for(link: &DeviceEnd, what: PollFlags, timeout: Duration) {
 
 /// What a packet for the guest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Received {
+pub(crate) enum Received {
     Tcp { from: SocketAddr, to: u16, syn: bool, ack: bool, reset: bool },
     Udp { from: SocketAddr, to: u16, data: Vec<u8> },
     Icmp { from: IpAddr, kind: u8, code: u8, body: Vec<u8> },
@@ -336,23 +341,23 @@ impl Received {
         }
     }
 
-    pub(super) fn is_reset(&self) -> bool {
+    pub(crate) fn is_reset(&self) -> bool {
         matches!(self, Self::Tcp { reset: true, .. })
     }
 
-    pub(super) fn is_prohibited(&self) -> bool {
+    pub(crate) fn is_prohibited(&self) -> bool {
         matches!(self, Self::Icmp { kind: 3, code: 13, .. } | Self::Icmp { kind: 1, code: 1, .. })
     }
 
     /// The guest's port.
-    pub(super) fn to(&self) -> u16 {
+    pub(crate) fn to(&self) -> u16 {
         match self {
             Self::Tcp { to, .. } | Self::Udp { to, .. } => *to,
             other => panic!("has no port: {other:?}"),
         }
     }
 
-    pub(super) fn data(self) -> Vec<u8> {
+    pub(crate) fn data(self) -> Vec<u8> {
         match self {
             Self::Udp { data, .. } => data,
             other => panic!("not a datagram: {other:?}"),
@@ -360,30 +365,30 @@ impl Received {
     }
 }
 
-pub(super) const FIN: u8 = 1;
-pub(super) const SYN: u8 = 2;
-pub(super) const RST: u8 = 4;
-pub(super) const ACK: u8 = 16;
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const RST: u8 = 4;
+pub(crate) const ACK: u8 = 16;
 
-pub(super) fn ethernet(addresses: &Addresses, packet: &[u8]) -> Vec<u8> {
+pub(crate) fn ethernet(addresses: &Addresses, packet: &[u8]) -> Vec<u8> {
     let kind: u16 = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
     [&addresses.gateway_mac[..], &addresses.guest_mac, &kind.to_be_bytes(), packet].concat()
 }
 
-pub(super) fn udp_packet(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Vec<u8> {
+pub(crate) fn udp_packet(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + data.len()).unwrap();
     let head = [from.port().to_be_bytes(), to.port().to_be_bytes(), len.to_be_bytes(), [0, 0]].concat();
     packet(from.ip(), to.ip(), UDP, &[&head, data].concat())
 }
 
-pub(super) fn tcp_packet(from: SocketAddr, to: SocketAddr, flags: u8, data: &[u8]) -> Vec<u8> {
+pub(crate) fn tcp_packet(from: SocketAddr, to: SocketAddr, flags: u8, data: &[u8]) -> Vec<u8> {
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let rest = [0, 0, 1, 0, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
     packet(from.ip(), to.ip(), TCP, &[&ports, &rest[..], data].concat())
 }
 
 /// An IP packet with a right checksum.
-pub(super) fn packet(from: IpAddr, to: IpAddr, protocol: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(from: IpAddr, to: IpAddr, protocol: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; if from.is_ipv4() { 20 } else { 40 } + body.len()];
     write_ip(&mut packet, from, to, protocol).copy_from_slice(body);
     let transport = checksum::transport(&packet).unwrap();

@@ -21,7 +21,7 @@ struct State {
     events: Vec<String>,
 }
 
-pub(super) struct Internet {
+pub(crate) struct Internet {
     state: Arc<Mutex<State>>,
     resolver: SocketAddr,
     /// A datagram from here ends the resolver.
@@ -30,13 +30,13 @@ pub(super) struct Internet {
 }
 
 #[derive(Debug)]
-pub(super) struct TestDialer(Arc<Mutex<State>>, SocketAddr);
+pub(crate) struct TestDialer(Arc<Mutex<State>>, SocketAddr);
 
 #[derive(Debug)]
-pub(super) struct Auditor(Arc<Mutex<State>>);
+pub(crate) struct Auditor(Arc<Mutex<State>>);
 
 impl Internet {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let (udp, tcp) = one_port();
         let resolver = udp.local_addr().unwrap();
@@ -51,20 +51,20 @@ impl Internet {
         Self { state, resolver, end, threads }
     }
 
-    pub(super) fn dialer(&self) -> TestDialer {
+    pub(crate) fn dialer(&self) -> TestDialer {
         TestDialer(Arc::clone(&self.state), self.resolver)
     }
 
-    pub(super) fn auditor(&self) -> Auditor {
+    pub(crate) fn auditor(&self) -> Auditor {
         Auditor(Arc::clone(&self.state))
     }
 
-    pub(super) fn resolver(&self) -> SocketAddr {
+    pub(crate) fn resolver(&self) -> SocketAddr {
         self.resolver
     }
 
     /// A TCP server at `address`, which the test accepts from.
-    pub(super) fn tcp(&self, address: &str) -> TcpListener {
+    pub(crate) fn tcp(&self, address: &str) -> TcpListener {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = (Protocol::Tcp, address.parse().unwrap());
         self.state.lock().unwrap().places.insert(place, listener.local_addr().unwrap());
@@ -72,7 +72,7 @@ impl Internet {
     }
 
     /// A UDP server at `address`.
-    pub(super) fn udp(&self, address: &str) -> UdpSocket {
+    pub(crate) fn udp(&self, address: &str) -> UdpSocket {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(super::PATIENCE)).unwrap();
         let place = (Protocol::Udp, address.parse().unwrap());
@@ -80,29 +80,29 @@ impl Internet {
         socket
     }
 
-    pub(super) fn name(&self, name: &str, addresses: &[&str]) {
+    pub(crate) fn name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         self.state.lock().unwrap().zone.insert(name.to_owned(), addresses);
     }
 
     /// A name that stands for another, which has an address.
-    pub(super) fn alias(&self, name: &str, target: &str, address: &str) {
+    pub(crate) fn alias(&self, name: &str, target: &str, address: &str) {
         self.name(name, &[address]);
         self.state.lock().unwrap().aliases.insert(name.to_owned(), target.to_owned());
     }
 
     /// Whom the gateway talked to, resolvers aside.
-    pub(super) fn dialed(&self) -> Vec<(Protocol, SocketAddr)> {
+    pub(crate) fn dialed(&self) -> Vec<(Protocol, SocketAddr)> {
         self.state.lock().unwrap().dialed.clone()
     }
 
     /// Which names the resolver was asked for.
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.state.lock().unwrap().asked.clone()
     }
 
     /// What the audit was told.
-    pub(super) fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         self.state.lock().unwrap().events.clone()
     }
 }

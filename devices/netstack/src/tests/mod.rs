@@ -1,9 +1,10 @@
 //! The gateway as a guest sees it: frames go in at the device end, and what counts is what a fake internet saw.
 
-mod dns;
+pub(crate) mod dns;
 mod front;
-mod guest;
-mod internet;
+pub(crate) mod guest;
+mod intercept;
+pub(crate) mod internet;
 mod limits;
 mod names;
 mod publish;
@@ -23,21 +24,21 @@ use internet::Internet;
 /// Longest time anything in these tests may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// An address of the public internet, as far as the policy knows.
-const PUBLIC: &str = "93.184.216.34";
+pub(crate) const PUBLIC: &str = "93.184.216.34";
 const PUBLIC_V6: &str = "2606:4700::1111";
 
 /// A gateway between a guest and a fake internet.
-struct Bench {
-    guest: Guest,
-    internet: Internet,
-    handle: Handle,
+pub(crate) struct Bench {
+    pub(crate) guest: Guest,
+    pub(crate) internet: Internet,
+    pub(crate) handle: Handle,
 }
 
 fn bench(policy: Policy) -> Bench {
     Setup::new(policy).start()
 }
 
-struct Setup {
+pub(crate) struct Setup {
     policy: Policy,
     offloads: Offloads,
     limits: Limits,
@@ -45,7 +46,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy) -> Self {
         Self { policy, offloads: Offloads::default(), limits: Limits::default(), guest_mtu: 65_520 }
     }
 
@@ -53,7 +54,7 @@ impl Setup {
         self.start_with(|_| {})
     }
 
-    fn start_with(self, change: impl FnOnce(&mut NetConfig)) -> Bench {
+    pub(crate) fn start_with(self, change: impl FnOnce(&mut NetConfig)) -> Bench {
         let FrameLink { device, stack } = FrameLink::new().unwrap();
         device.set_offloads(self.offloads);
         let internet = Internet::new();
@@ -74,7 +75,7 @@ fn nothing() -> Policy {
 }
 
 /// P2 of the cases: the public internet.
-fn public() -> Policy {
+pub(crate) fn public() -> Policy {
     Policy::new(Preset::Public)
 }
 

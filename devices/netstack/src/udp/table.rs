@@ -91,7 +91,7 @@ impl UdpTable {
                 self.remember_denied(context, tuple);
                 reject(context, packet.bytes, guest, Unreachable::Prohibited);
             }
-            Decision::Dial(to, _) => match context.dialer.udp(to) {
+            Decision::Dial(to, _) => match context.dial_udp(to) {
                 Ok(socket) => {
                     self.make_room(context);
                     if let Some(key) = self.insert(context, Mapping::new(tuple, Upstream::Socket(socket), context.now))
