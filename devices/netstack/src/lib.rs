@@ -44,6 +44,7 @@ pub use audit::{AuditSink, Discard, Event, Outcome};
 pub use config::{Addresses, Limits, NetConfig, Publish, Published, Resolvers, Transport};
 pub use dialer::{Dialed, Dialer, Greeting, HostDialer};
 pub use handle::{Handle, Netstack, Report};
+pub use host::host_addresses;
 pub use inspect::{BadHello, BadRequest, ClientHello, HelloReader, RequestReader, StreamChecks};
 pub use intercept::{FlowFacts, Handover, Interceptor, OnConnect, OnHello};
 pub use proxy::{Proxy, ProxyError};

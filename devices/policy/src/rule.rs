@@ -109,6 +109,11 @@ impl Rule {
         }
     }
 
+    /// What the rule is about.
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
     /// Whether the rule decides about a flow.
     pub(crate) fn matches(&self, asked: &Asked<'_>) -> bool {
         let Asked { address, class, names, protocol, port } = *asked;

@@ -4,6 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use launcher::parse_size as size;
+
+use crate::network::NetworkArgs;
+use crate::policy::PolicyArgs;
 
 /// Boots a micro-VM around your project and runs a command in it.
 #[derive(Debug, Parser)]
@@ -17,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a command in the project's VM
     Run(RunArgs),
+    /// What the guest may reach: show it, explain one destination, test a table of them
+    Policy(PolicyArgs),
     /// Check what this machine offers: engine, KVM, QEMU, image
     Doctor(DoctorArgs),
     /// Measure
@@ -50,24 +56,27 @@ Examples:
   vmm run --mount ~/data:/data:ro -- sh
   git diff | vmm run -- sh -c 'wc -l'      pipes work
 
+Options not given here come from ~/.config/vmm/config.toml (top level, or its [project.\"PATH\"] table), then from the
+defaults. A vmm.toml in the project can only narrow the network further. `vmm policy --help` tells more about both.
+
 Exit status: the command's own; 125 when vmm itself failed, 126 when the command could not be started, 127 when it
 was not found, 128+N when signal N ended it.";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Virtual machine")]
 pub struct VmArgs {
-    /// Who runs the CPUs
-    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMM_ENGINE", hide_env = true)]
-    pub engine: EngineArg,
-    /// Virtual CPUs
-    #[arg(long, value_name = "N", default_value_t = 2, env = "VMM_CPUS", hide_env = true)]
-    pub cpus: u8,
-    /// Memory ceiling; what the guest does not use stays with the host
-    #[arg(long, value_name = "SIZE", default_value = "2G", env = "VMM_MEMORY", hide_env = true, value_parser = size)]
-    pub memory: vmm::Mib,
-    /// Size of the guest's writable disk (sparse)
-    #[arg(long, value_name = "SIZE", default_value = "20G", value_parser = size)]
-    pub disk: vmm::Mib,
+    /// Who runs the CPUs [default: auto]
+    #[arg(long, value_enum, env = "VMM_ENGINE", hide_env = true)]
+    pub engine: Option<EngineArg>,
+    /// Virtual CPUs [default: 2]
+    #[arg(long, value_name = "N", env = "VMM_CPUS", hide_env = true)]
+    pub cpus: Option<u8>,
+    /// Memory ceiling; what the guest does not use stays with the host [default: 2G]
+    #[arg(long, value_name = "SIZE", env = "VMM_MEMORY", hide_env = true, value_parser = size)]
+    pub memory: Option<vmm::Mib>,
+    /// Size of the guest's writable disk (sparse) [default: 20G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub disk: Option<vmm::Mib>,
     /// Root image: a folder as `make image` leaves it, or an EROFS file
     #[arg(long, value_name = "PATH", env = "VMM_IMAGE", hide_env = true)]
     pub image: Option<PathBuf>,
@@ -98,17 +107,6 @@ pub struct ShareArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Network")]
-pub struct NetworkArgs {
-    /// What the guest may reach
-    #[arg(long, value_enum, default_value_t = EgressArg::Public)]
-    pub egress: EgressArg,
-    /// No network device at all
-    #[arg(long, conflicts_with = "egress")]
-    pub no_network: bool,
-}
-
-#[derive(Debug, Args)]
 #[command(next_help_heading = "Process")]
 pub struct ProcessArgs {
     /// Environment variable for the command; without a value, the host's (repeatable)
@@ -117,9 +115,9 @@ pub struct ProcessArgs {
     /// Working folder in the guest [default: the current one if it lies in the project, else the project]
     #[arg(long, value_name = "DIR")]
     pub workdir: Option<PathBuf>,
-    /// User in the guest, by name or number
-    #[arg(long, value_name = "USER", default_value = "root")]
-    pub user: OsString,
+    /// User in the guest, by name or number [default: root]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -187,30 +185,6 @@ impl From<EngineArg> for vmm::Engine {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EgressArg {
-    /// The public internet; no private, local or metadata address
-    Public,
-    /// Nothing
-    None,
-    /// Everything but the host's loopback, link-local and metadata addresses
-    Open,
-}
-
-/// `512`, `512M`, `2G`, `1T`, with or without `iB`: MiB by default.
-fn size(text: &str) -> Result<vmm::Mib, String> {
-    let wrong = || format!("`{text}` is not a size; write for example 512M or 2G");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let factor = match text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase().as_str() {
-        "" | "m" | "mb" | "mib" => 1,
-        "g" | "gb" | "gib" => 1 << 10,
-        "t" | "tb" | "tib" => 1 << 20,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(factor).map(vmm::Mib).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -220,20 +194,6 @@ mod tests {
     #[test]
     fn definitions_are_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, mib) in [("512", 512), ("512M", 512), ("2G", 2048), ("2GiB", 2048), ("1t", 1 << 20)] {
-            assert_eq!(size(text), Ok(vmm::Mib(mib)), "{text}");
-        }
-    }
-
-    #[test]
-    fn bad_sizes_show_a_right_one() {
-        for text in ["", "G", "2.5G", "-1", "2K", "99999999999999999999T", "18446744073709551615T"] {
-            assert!(size(text).unwrap_err().contains("2G"), "{text}");
-        }
     }
 
     #[test]

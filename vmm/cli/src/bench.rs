@@ -34,7 +34,7 @@ struct Phase {
 pub fn boot(args: &BenchBootArgs) -> Result<u8, Error> {
     let dirs = Dirs::from_env()?;
     let folder = tempfile::tempdir().map_err(|source| Error::Host { doing: "Creating a temporary folder", source })?;
-    let plan = plan::for_project(&args.vm, folder.path())?;
+    let plan = plan::for_project(&args.vm, folder.path(), &dirs)?;
     let attention = Attention::default();
     signals::pass_to(&attention).map_err(|source| Error::Host { doing: "Taking over signals", source })?;
     let mut samples: BTreeMap<usize, (&'static str, Vec<f64>)> = BTreeMap::new();

@@ -4,7 +4,9 @@
 mod args;
 mod bench;
 mod doctor;
+mod network;
 mod plan;
+mod policy;
 mod report;
 mod run;
 mod signals;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     start_log();
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args, origin).map_err(|error| report::command_failure(&error)),
+        Command::Policy(args) => policy::run(&args).map_err(|error| report::failure(&error)),
         Command::Doctor(args) => doctor::run(&args).map_err(|error| report::failure(&error)),
         Command::Bench(BenchCommand::Boot(args)) => bench::boot(&args).map_err(|error| report::failure(&error)),
     };

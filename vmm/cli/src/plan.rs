@@ -5,63 +5,80 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use launcher::{Error, Guards, Mount, Network, Plan, Rule};
-use policy::{Policy, Preset};
+use launcher::{Dirs, Effective, Error, Guards, Mount, NetworkLayer, Plan, Rule, Settings};
+use vmm::{Engine, Mib};
 
-use crate::args::{EgressArg, NetworkArgs, RunArgs, ShareArgs, VmArgs};
+use crate::args::{EngineArg, RunArgs, ShareArgs, VmArgs};
 
 /// Host variables a program on the user's terminal relies on.
 const PASSED_ON: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
+/// Defaults, where neither the command line nor the environment nor the settings say anything.
+const CPUS: u8 = 2;
+const MEMORY: Mib = Mib(2 << 10);
+const DISK: Mib = Mib(20 << 10);
 
-/// The VM that `run` asks for.
-pub fn for_run(args: &RunArgs) -> Result<Plan, Error> {
-    let mounts = args.share.mounts.iter().map(|value| Mount::parse(value)).collect::<Result<_, _>>()?;
-    let mut plan = for_project(&args.vm, &args.share.project)?;
-    plan.mounts = mounts;
-    plan.guards = guards(&args.share, &plan)?;
-    plan.network = network(&args.network);
-    plan.shows_console = args.output.verbose;
-    Ok(plan)
+/// The VM that `run` asks for, and the command's surroundings in it.
+#[derive(Debug)]
+pub struct Run {
+    pub plan: Plan,
+    /// As `--env` takes it.
+    pub env: Vec<OsString>,
+    pub user: OsString,
 }
 
-/// A VM around one folder, with the default network.
-pub fn for_project(vm: &VmArgs, project: &Path) -> Result<Plan, Error> {
-    Ok(Plan {
-        project: Mount::project(project)?,
+/// What `run` asks for: the command line, then the environment, then the settings, then the defaults.
+pub fn for_run(args: &RunArgs, dirs: &Dirs) -> Result<Run, Error> {
+    let project = Mount::project(&args.share.project)?;
+    let settings = Settings::load(dirs, &project.host)?;
+    let effective = args.network.effective(&settings)?;
+    let mounts = settings.mounts.iter().chain(&args.share.mounts).map(|value| Mount::parse(value));
+    let mounts = mounts.collect::<Result<_, _>>()?;
+    let mut plan = plan(&args.vm, project, &settings, &effective);
+    plan.mounts = mounts;
+    plan.guards = guards(&args.share, &settings, &plan)?;
+    plan.shows_console = args.output.verbose;
+    let env = settings.env.iter().chain(&args.process.env).cloned().collect();
+    let user = args.process.user.clone().or(settings.user).unwrap_or_else(|| "root".into());
+    Ok(Run { plan, env, user })
+}
+
+/// A VM around one folder, with the settings that hold for every project.
+pub fn for_project(vm: &VmArgs, project: &Path, dirs: &Dirs) -> Result<Plan, Error> {
+    let project = Mount::project(project)?;
+    let settings = Settings::load(dirs, &project.host)?;
+    let effective = settings.network(NetworkLayer::default())?;
+    Ok(plan(vm, project, &settings, &effective))
+}
+
+fn plan(vm: &VmArgs, project: Mount, settings: &Settings, effective: &Effective) -> Plan {
+    Plan {
+        project,
         mounts: Vec::new(),
         guards: Guards::default(),
-        engine: vm.engine.into(),
-        cpus: vm.cpus,
-        memory: vm.memory,
-        disk: vm.disk,
-        image: vm.image.clone(),
-        kernel: vm.kernel.clone(),
-        network: Network::Policy(Policy::new(Preset::Public)),
+        engine: vm.engine.map(EngineArg::into).or(settings.engine).unwrap_or(Engine::Auto),
+        cpus: vm.cpus.or(settings.cpus).unwrap_or(CPUS),
+        memory: vm.memory.or(settings.memory).unwrap_or(MEMORY),
+        disk: vm.disk.or(settings.disk).unwrap_or(DISK),
+        image: vm.image.clone().or_else(|| settings.image.clone()),
+        kernel: vm.kernel.clone().or_else(|| settings.kernel.clone()),
+        network: effective.link(),
         shows_console: false,
-    })
+    }
 }
 
 /// What the guest may not change, or not see.
-fn guards(args: &ShareArgs, plan: &Plan) -> Result<Guards, Error> {
+fn guards(args: &ShareArgs, settings: &Settings, plan: &Plan) -> Result<Guards, Error> {
     let mut guards = Guards::default();
     if !args.no_default_protect {
         guards.protect_what_runs(&plan.project);
+        // What narrows the next run is not this run's guest to take away.
+        guards.add(Rule::Protect, Path::new("vmm.toml"), &plan.project, plan.shares())?;
     }
-    for (rule, paths) in [(Rule::Protect, &args.protect), (Rule::Hide, &args.hide)] {
-        paths.iter().try_for_each(|path| guards.add(rule, path, &plan.project, plan.shares()))?;
+    let [protect, hide] = [(&settings.protect, &args.protect), (&settings.hide, &args.hide)];
+    for (rule, (listed, asked)) in [(Rule::Protect, protect), (Rule::Hide, hide)] {
+        listed.iter().chain(asked).try_for_each(|path| guards.add(rule, path, &plan.project, plan.shares()))?;
     }
     Ok(guards)
-}
-
-fn network(args: &NetworkArgs) -> Network {
-    if args.no_network {
-        return Network::Absent;
-    }
-    Network::Policy(Policy::new(match args.egress {
-        EgressArg::Public => Preset::Public,
-        EgressArg::None => Preset::None,
-        EgressArg::Open => Preset::Open,
-    }))
 }
 
 /// Where the command starts: as told, else in the guest's view of the current folder, else in the project.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use launcher::{Attention, Command, Dirs, Error, Network, Plan, Rule, Session, Stdio};
+use launcher::{Attention, Command, Dirs, Error, Network, NetworkReport, Plan, Rule, Session, Stdio};
 use vmm::Timeline;
 
 use crate::args::{OutputArgs, RunArgs};
@@ -17,10 +17,11 @@ const SIGNALLED: u8 = 128;
 /// Runs the command and returns the exit status to leave with.
 pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
     let dirs = Dirs::from_env()?;
-    let plan = plan::for_run(args)?;
+    let asked = plan::for_run(args, &dirs)?;
+    let plan = &asked.plan;
     if args.output.dry_run {
         plan.check(&dirs)?;
-        describe(&plan);
+        describe(plan);
         return Ok(0);
     }
     let attention = Attention::default();
@@ -34,8 +35,8 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
         }
         Err(error) => return Err(error),
     };
-    announce(&plan, &session, &args.output)?;
-    let ended = execute(&mut session, &plan, args)?;
+    announce(plan, &session, &args.output)?;
+    let ended = execute(&mut session, &asked, args)?;
     session.stop();
     if let Some(refusal) = &ended.refusal {
         report::note(&format!("the command did not run: {}", refusal.escape_debug()));
@@ -46,13 +47,13 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
     Ok(ended.status)
 }
 
-fn execute(session: &mut Session, plan: &Plan, args: &RunArgs) -> Result<launcher::Ended, Error> {
+fn execute(session: &mut Session, asked: &plan::Run, args: &RunArgs) -> Result<launcher::Ended, Error> {
     let is_interactive = terminal::is_interactive();
     let mut command = Command {
         words: args.command.clone(),
-        env: plan::environment(&args.process.env),
-        workdir: plan::workdir(args.process.workdir.as_deref(), &plan.project),
-        user: args.process.user.clone(),
+        env: plan::environment(&asked.env),
+        workdir: plan::workdir(args.process.workdir.as_deref(), &asked.plan.project),
+        user: asked.user.clone(),
         terminal: None,
     };
     let stdin = io::stdin();
@@ -87,9 +88,23 @@ fn announce(plan: &Plan, session: &Session, output: &OutputArgs) -> Result<(), E
     }
     match session.network()? {
         None => report::note("no network"),
-        Some(network) => report::note(&format!("network: {}", network.policy.join(", "))),
+        Some(network) => announce_network(&network),
     }
     Ok(())
+}
+
+/// Each open hole is a line.
+fn announce_network(report: &NetworkReport) {
+    /// Longer lists are for `vmm policy show`.
+    const MAX_LINES: usize = 12;
+    let holes: Vec<_> = report.policy.iter().filter(|line| !line.starts_with("deny ")).collect();
+    holes.iter().take(MAX_LINES).for_each(|line| report::note(&format!("network: {line}")));
+    if let Some(more) = holes.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
+        report::note(&format!("network: and {more} more; `vmm policy show` lists them"));
+    }
+    if holes.iter().any(|line| line.contains("host's loopback")) {
+        report::note(&format!("network: the guest sees the host's loopback as {}", report.addresses.gateway_v4));
+    }
 }
 
 fn describe(plan: &Plan) {
@@ -98,8 +113,11 @@ fn describe(plan: &Plan) {
         let mode = if mount.is_read_only { "read-only" } else { "read-write" };
         report::note(&format!("{} would be {} in the guest, {mode}", mount.host.display(), mount.guest.display()));
     }
-    if let Network::Absent = plan.network {
-        report::note("it would have no network");
+    match &plan.network {
+        Network::Absent => report::note("it would have no network"),
+        Network::Policy(policy) => {
+            policy.summary().iter().for_each(|line| report::note(&format!("it would reach: {line}")));
+        }
     }
 }
 

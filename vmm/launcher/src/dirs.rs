@@ -13,6 +13,7 @@ use crate::Error;
 pub struct Dirs {
     cache: PathBuf,
     state: PathBuf,
+    settings: Option<PathBuf>,
 }
 
 impl Dirs {
@@ -33,12 +34,20 @@ impl Dirs {
         Ok(Self {
             cache: folder("VMM_CACHE_DIR", "XDG_CACHE_HOME", ".cache")?,
             state: folder("VMM_STATE_DIR", "XDG_STATE_HOME", ".local/state")?,
+            settings: absolute("XDG_CONFIG_HOME")
+                .or_else(|| absolute("HOME").map(|home| home.join(".config")))
+                .map(|folder| folder.join("vmm/config.toml")),
         })
     }
 
     /// What can be made again: images, the unpacked kernel.
     pub fn cache(&self) -> &Path {
         &self.cache
+    }
+
+    /// The user's settings file, whether or not it exists.
+    pub fn settings(&self) -> Option<&Path> {
+        self.settings.as_deref()
     }
 
     /// What cannot: disks of VMs, logs. Created here, readable by the user alone.
@@ -65,6 +74,14 @@ mod tests {
         let dirs = resolve(&[("VMM_CACHE_DIR", "/c"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h")]).unwrap();
         assert_eq!(dirs.cache(), Path::new("/c"));
         assert_eq!(dirs.state, Path::new("/h/.local/state/vmm"));
+    }
+
+    #[test]
+    fn settings_lie_with_the_user_s_other_settings() {
+        let path = |vars| resolve(vars).unwrap().settings().map(Path::to_path_buf);
+        assert_eq!(path(&[("HOME", "/h")]), Some("/h/.config/vmm/config.toml".into()));
+        assert_eq!(path(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]), Some("/x/vmm/config.toml".into()));
+        assert_eq!(path(&[("VMM_CACHE_DIR", "/c"), ("VMM_STATE_DIR", "/s")]), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::settings::SettingsError;
+
 /// Why the launcher failed. The command's own failures are exit statuses, not errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +49,19 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it, and the remedy.
         problem: String,
+    },
+    /// A settings file cannot be followed.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Options of the command line contradict each other, or one of them does nothing.
+    #[error("{option}: {problem} (for example: {example})")]
+    Option {
+        /// The option, as it was written.
+        option: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What would be right.
+        example: &'static str,
     },
     /// The VM could not be built or started.
     #[error(transparent)]

@@ -2,4 +2,12 @@
 
 mod netlink;
 
+use std::io;
+
 pub(crate) use netlink::HostWatch;
+use policy::HostAddresses;
+
+/// The addresses at which this host answers now, for whoever wants to foretell the gateway's verdicts.
+pub fn host_addresses() -> io::Result<HostAddresses> {
+    HostWatch::new()?.addresses()
+}
