@@ -1,6 +1,7 @@
 //! `bench`: the measuring half of the scripts in this folder. They set things up; this times, compares and prints.
 #![forbid(unsafe_code)]
 
+mod net;
 mod overhead;
 mod pair;
 mod stats;
@@ -16,12 +17,18 @@ enum Bench {
     Pair(pair::Args),
     /// Memory of a running VM's processes beside the guest's RAM
     Overhead(overhead::Args),
+    /// Measure guests behind different network stacks in turns; see the script benches/net
+    Net(net::CompareArgs),
+    /// Run a guest behind our network stack, for the command above
+    NetVm(net::VmArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Pair(args) => pair::run(&args),
         Bench::Overhead(args) => overhead::run(&args),
+        Bench::Net(args) => net::compare(&args),
+        Bench::NetVm(args) => net::run_vm(&args),
     };
     match outcome {
         Ok(is_within) if is_within => ExitCode::SUCCESS,

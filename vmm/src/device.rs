@@ -27,7 +27,7 @@ const SINGULAR: [u32; 4] = [VIRTIO_ID_NET, VIRTIO_ID_CONSOLE, VIRTIO_ID_BALLOON,
 pub enum Device {
     /// A device whose code both engines run: in process under kvm, over vhost-user under qemu.
     Virtio(Box<dyn VirtioDevice>),
-    /// A network card: under qemu, QEMU's own at the same link.
+    /// A network card, known by its kind since QEMU's front end for it needs its address.
     Net(Box<Net>),
     /// A console: under qemu, QEMU's own on the same host end, which must be a socket; it does not learn the window size.
     Console(Box<Console>),

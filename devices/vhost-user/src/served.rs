@@ -37,12 +37,14 @@ pub(crate) struct Served {
     memory: Memory,
     rings: Vec<Ring>,
     features: u64,
+    /// Rings are enabled with the features.
+    enables_early: bool,
 }
 
 impl Served {
     pub(crate) fn new(info: DeviceInfo, config: Arc<dyn ConfigSpace>, worker: Worker, notifier: Arc<Notifier>) -> Self {
         let rings = info.queue_sizes.iter().map(|size| Ring::new(*size)).collect();
-        Self { info, config, notifier, worker, memory: Memory::new(), rings, features: 0 }
+        Self { info, config, notifier, worker, memory: Memory::new(), rings, features: 0, enables_early: false }
     }
 
     pub(crate) fn offered(&self) -> u64 {
@@ -72,10 +74,15 @@ impl Served {
             tracing::debug!(device = self.info.label, "Features {unknown:#x} were not offered and are left out");
         }
         self.features = features & self.offered() & !VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+        if self.enables_early || features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
             (0..self.ring_count()).try_for_each(|index| self.set_enabled(index, true))?;
         }
         Ok(())
+    }
+
+    /// The monitor enabled a ring before it passed the features: all rings are enabled once it has.
+    pub(crate) fn enable_early(&mut self) {
+        self.enables_early = true;
     }
 
     pub(crate) fn set_memory(&mut self, regions: &[VhostUserMemoryRegion], files: Vec<File>) -> io::Result<()> {

@@ -1,10 +1,11 @@
 //! The contract over a real connection, and what a monitor may do besides.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::Arc;
 
-use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VringConfigData};
 use virtio::test_kit::{Buffer, Button, DATA, DriverQueue, Echo, Exchange, FaultRecorder, PATIENCE, Transport, ram};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -163,4 +164,27 @@ fn garbage_ends_the_connection_and_nothing_else() {
     let mut end = UnixStream::from(end);
     end.write_all(&[0xff; 4096]).unwrap();
     assert_eq!(button.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn monitor_may_connect_by_itself_and_enable_rings_before_it_passes_features() {
+    let (device, _button) = Echo::new();
+    let (server, name) = Server::start_listening(Box::new(device), Arc::new(FaultRecorder::default())).unwrap();
+    let mut stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let enable_ring_0: [u32; 5] = [18, 1, 8, 0, 1];
+    stream.write_all(&enable_ring_0.map(u32::to_ne_bytes).concat()).unwrap();
+
+    let frontend = Frontend::from_stream(stream, 2);
+    frontend.set_owner().unwrap();
+    assert_ne!(frontend.get_features().unwrap(), 0);
+    drop(server);
+    assert!(frontend.get_features().is_err());
+}
+
+#[test]
+fn server_that_nobody_connects_to_ends() {
+    let (device, _button) = Echo::new();
+    let (server, name) = Server::start_listening(Box::new(device), Arc::new(FaultRecorder::default())).unwrap();
+    drop(server);
+    assert!(UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap()).is_err());
 }

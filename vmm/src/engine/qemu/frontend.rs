@@ -30,7 +30,7 @@ pub(super) fn attach_all(launch: &mut Launch, devices: Vec<Device>, stop: &Arc<S
     for (index, device) in devices.into_iter().enumerate() {
         match device {
             Device::Virtio(device) => servers.push(attach_virtio(launch, index, device, stop)?),
-            Device::Net(net) => attach_net(launch, *net),
+            Device::Net(net) => servers.push(attach_net(launch, *net, stop)?),
             Device::Console(console) => attach_console(launch, *console)?,
             // Its code stays unused: QEMU 7.2 has no vhost-user front end for it.
             Device::Balloon(_) => launch.option("-device", BALLOON),
@@ -98,13 +98,19 @@ fn fs_tag(device: &dyn VirtioDevice) -> String {
     String::from_utf8_lossy(tag.get(..end).unwrap_or_default()).into_owned()
 }
 
-/// QEMU's own card at our link: vhost-user network devices crash QEMU 7.2 under emulation.
-fn attach_net(launch: &mut Launch, net: Net) {
+/// The card's code stays with us, too. QEMU's network front end takes only a socket that it connected itself.
+fn attach_net(launch: &mut Launch, net: Net, stop: &Arc<Stop>) -> Result<Server, Error> {
     let config = net.net_config();
     let mac = config.mac.map(|byte| format!("{byte:02x}")).join(":");
-    let fd = launch.pass(net.into_link().into_datagram_fd());
-    launch.option("-netdev", &format!("dgram,id=net,local.type=fd,local.str={fd}"));
-    launch.option("-device", &format!("virtio-net-device,netdev=net,mac={mac},host_mtu={}", config.mtu));
+    let watcher = Arc::new(Watcher { label: net.info().label.clone(), stop: stop.clone() });
+    let (server, name) = Server::start_listening(Box::new(net), watcher)
+        .map_err(|source| Error::Host { doing: "Starting the network card", source })?;
+    launch.option("-chardev", &format!("socket,id=card,path={name},abstract=on,tight=on"));
+    launch.option("-netdev", "vhost-user,id=net,chardev=card");
+    // Offloads stay as negotiated: QEMU would not tell us of a change.
+    let properties = format!("mac={mac},host_mtu={},ctrl_guest_offloads=off", config.mtu);
+    launch.option("-device", &format!("virtio-net-device,netdev=net,rx_queue_size=1024,{properties}"));
+    Ok(server)
 }
 
 /// QEMU's own console: QEMU 7.2 has no vhost-user front end for it.
@@ -196,12 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn network_card_is_qemus_own_at_our_link() {
+    fn network_card_keeps_its_code_here_and_qemu_connects_to_it() {
         let link = FrameLink::new().unwrap();
         let (arguments, servers) = attach(vec![Net::new(link.device, NetConfig::default()).into()]).unwrap();
-        assert!(arguments.contains("-netdev dgram,id=net,local.type=fd,local.str="), "{arguments}");
-        assert!(arguments.ends_with("netdev=net,mac=02:76:6d:6d:00:02,host_mtu=65520"), "{arguments}");
-        assert_eq!(servers, 0);
+        assert!(arguments.contains("-chardev socket,id=card,path=vmm-"), "{arguments}");
+        assert!(arguments.contains("-netdev vhost-user,id=net,chardev=card"), "{arguments}");
+        assert!(arguments.contains("mac=02:76:6d:6d:00:02,host_mtu=65520"), "{arguments}");
+        assert_eq!(servers, 1);
     }
 
     #[test]
