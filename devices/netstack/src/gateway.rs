@@ -1,14 +1,14 @@
-//! The one thread: frames, sockets and timers come in here and go to whom they belong.
+//! The heart: frames, sockets and timers come in here and go to whom they belong. Run by one thread at a time.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 use virtio::RateLimit;
-use virtio::frame::{MAX_FRAME, StackEnd};
+use virtio::frame::{MAX_FRAME, Stack, StackEnd, Turn};
 
 use crate::audit::Audit;
 use crate::config::NetConfig;
@@ -21,7 +21,7 @@ use crate::poller::{Owner, Poller, Ready, Token};
 use crate::proxy::ProxyDialer;
 use crate::publish::{Bound, Ports};
 use crate::tcp::TcpTable;
-use crate::timers::Timers;
+use crate::timers::{Alarm, Timers};
 use crate::udp::{UdpTable, send_datagram};
 use crate::uplink::Uplink;
 use crate::wire::{
@@ -45,6 +45,53 @@ pub(crate) struct Gateway {
     frame: Box<[u8]>,
     /// The link may hold frames that were not read yet.
     link_readable: bool,
+    /// The link is watched for room.
+    waits_for_room: bool,
+    alarm: Alarm,
+    is_over: bool,
+}
+
+impl Stack for Gateway {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.context.poller.as_fd()
+    }
+
+    fn turn(&mut self) -> Turn {
+        if self.is_over {
+            return Turn::Over;
+        }
+        if let Err(error) = self.context.poller.look() {
+            tracing::error!(%error, "Network gateway cannot learn of events and ends");
+            return self.end();
+        }
+        self.context.now = Instant::now();
+        while let Some((token, ready)) = self.context.poller.next() {
+            self.on_ready(token, ready);
+        }
+        if self.stopped() {
+            return self.end();
+        }
+        self.take_frames();
+        while let Some((at, token)) = self.context.timers.pop(self.context.now) {
+            self.on_timer(token, at);
+        }
+        self.answer();
+        if !self.context.uplink.is_blocked() {
+            self.tcp.pump(&mut self.context);
+            self.udp.pump(&mut self.context);
+            self.answer();
+        }
+        if self.has_work() {
+            return Turn::Again;
+        }
+        match self.rest() {
+            Ok(()) => Turn::Idle,
+            Err(error) => {
+                tracing::error!(%error, "Network gateway cannot wait for events and ends");
+                self.end()
+            }
+        }
+    }
 }
 
 impl Gateway {
@@ -69,7 +116,9 @@ impl Gateway {
         let host = HostWatch::new()?;
         let poller = Poller::new()?;
         let uplink = Uplink::new(link, &addresses);
-        poller.add(&uplink, Owner::Link)?;
+        let alarm = Alarm::new()?;
+        poller.add_link(&uplink)?;
+        poller.add(&alarm, Owner::Alarm)?;
         poller.add(&control, Owner::Control)?;
         poller.add(&host, Owner::HostAddresses)?;
         let dialer = match proxy {
@@ -113,47 +162,35 @@ impl Gateway {
             control,
             frame: vec![0; MAX_FRAME].into_boxed_slice(),
             link_readable: true,
+            waits_for_room: false,
+            alarm,
+            is_over: false,
         };
         Ok((gateway, waker))
     }
 
-    /// Serves until it is told to stop.
-    pub(crate) fn run(mut self) {
-        loop {
-            if let Err(error) = self.context.poller.wait(self.patience()) {
-                tracing::error!(%error, "Network gateway cannot wait for events and ends");
-                break;
-            }
-            self.context.now = Instant::now();
-            while let Some((token, ready)) = self.context.poller.next() {
-                self.on_ready(token, ready);
-            }
-            if self.stopped() {
-                break;
-            }
-            self.take_frames();
-            while let Some((at, token)) = self.context.timers.pop(self.context.now) {
-                self.on_timer(token, at);
-            }
-            self.answer();
-            if !self.context.uplink.is_blocked() {
-                self.tcp.pump(&mut self.context);
-                self.udp.pump(&mut self.context);
-                self.answer();
-            }
-        }
+    /// Closes everything; there will be no further turn.
+    fn end(&mut self) -> Turn {
+        self.is_over = true;
         self.tcp.clear(&mut self.context);
         self.udp.clear(&mut self.context);
         self.context.audit.flush();
+        Turn::Over
     }
 
-    /// How long there is nothing to do.
-    fn patience(&self) -> Option<Duration> {
+    /// Whether there is something to do that no descriptor tells of.
+    fn has_work(&self) -> bool {
         let works = self.link_readable || self.tcp.has_work() || self.udp.has_work();
-        if works && !self.context.uplink.is_blocked() {
-            return Some(Duration::ZERO);
+        works && !self.context.uplink.is_blocked()
+    }
+
+    /// Sees to it that the descriptor becomes readable when it is to.
+    fn rest(&mut self) -> io::Result<()> {
+        let blocked = self.context.uplink.is_blocked();
+        if std::mem::replace(&mut self.waits_for_room, blocked) != blocked {
+            self.context.poller.watch_link(&self.context.uplink, blocked)?;
         }
-        self.context.timers.next().map(|at| at.saturating_duration_since(Instant::now()))
+        self.alarm.set(self.context.timers.next())
     }
 
     fn on_ready(&mut self, token: Token, ready: Ready) {
@@ -171,6 +208,7 @@ impl Gateway {
                 let _ = rustix::io::read(&self.control, &mut count);
             }
             Owner::HostAddresses => self.refresh_host(),
+            Owner::Alarm => self.alarm.rang(),
             Owner::Tcp(key) => self.tcp.on_ready(context, key, ready),
             Owner::Udp(key) => self.udp.on_ready(key, ready),
             Owner::Dns(key) => self.resolver.on_ready(context, key, ready),
@@ -186,7 +224,7 @@ impl Gateway {
             Owner::Udp(key) => self.udp.on_timer(context, key, at),
             Owner::Dns(key) => self.resolver.on_timer(context, key, at),
             Owner::Listener(key) => self.ports.on_timer(context, &mut self.tcp, key, at),
-            Owner::Link | Owner::Control | Owner::HostAddresses | Owner::UdpPort(_) => {}
+            Owner::Link | Owner::Control | Owner::HostAddresses | Owner::Alarm | Owner::UdpPort(_) => {}
         }
     }
 

@@ -2,8 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
@@ -12,6 +11,7 @@ use crate::slab::Key;
 
 /// Descriptors looked at per wake.
 const BATCH: usize = 256;
+const NOT_AT_ALL: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// What a ready descriptor or a due timer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +23,7 @@ pub(crate) enum Owner {
     Link,
     Control,
     HostAddresses,
+    Alarm,
     Tcp(Key),
     Udp(Key),
     Dns(Key),
@@ -38,6 +39,7 @@ const UDP: u64 = 4;
 const DNS: u64 = 5;
 const LISTENER: u64 = 6;
 const UDP_PORT: u64 = 7;
+const ALARM: u64 = 8;
 const KIND_SHIFT: u32 = 56;
 
 impl From<Owner> for Token {
@@ -46,6 +48,7 @@ impl From<Owner> for Token {
             Owner::Link => (LINK, 0),
             Owner::Control => (CONTROL, 0),
             Owner::HostAddresses => (HOST_ADDRESSES, 0),
+            Owner::Alarm => (ALARM, 0),
             Owner::Tcp(key) => (TCP, key.to_bits()),
             Owner::Udp(key) => (UDP, key.to_bits()),
             Owner::Dns(key) => (DNS, key.to_bits()),
@@ -63,6 +66,7 @@ impl Token {
             LINK => Owner::Link,
             CONTROL => Owner::Control,
             HOST_ADDRESSES => Owner::HostAddresses,
+            ALARM => Owner::Alarm,
             TCP => Owner::Tcp(key),
             UDP => Owner::Udp(key),
             DNS => Owner::Dns(key),
@@ -100,14 +104,23 @@ impl Poller {
         Ok(())
     }
 
-    /// Waits for edges, at most `timeout`.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        });
+    /// Watches the link for frames.
+    pub(crate) fn add_link(&self, link: impl AsFd) -> io::Result<()> {
+        epoll::add(&self.epoll, link, EventData::new_u64(Token::from(Owner::Link).0), link_flags(false))?;
+        Ok(())
+    }
+
+    /// Watches the link for room, too, or no longer. Each frame that the guest takes makes room, and is news to nobody
+    /// unless there was none before.
+    pub(crate) fn watch_link(&self, link: impl AsFd, for_room: bool) -> io::Result<()> {
+        epoll::modify(&self.epoll, link, EventData::new_u64(Token::from(Owner::Link).0), link_flags(for_room))?;
+        Ok(())
+    }
+
+    /// Takes the edges there are.
+    pub(crate) fn look(&mut self) -> io::Result<()> {
         let mut space = [const { MaybeUninit::uninit() }; BATCH];
-        let events = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
+        let events = match epoll::wait(&self.epoll, &mut space, Some(&NOT_AT_ALL)) {
             Ok((events, _)) => events,
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -120,6 +133,17 @@ impl Poller {
     pub(crate) fn next(&mut self) -> Option<(Token, Ready)> {
         self.ready.pop()
     }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+fn link_flags(for_room: bool) -> EventFlags {
+    let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+    if for_room { flags | EventFlags::OUT } else { flags }
 }
 
 impl From<EventFlags> for Ready {

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use virtio::frame::{DeviceEnd, Offloads};
+use virtio::frame::{DeviceEnd, LentStack, Offloads, Turn};
 use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, VirtioDevice, Watch};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
@@ -21,8 +21,12 @@ use super::transmit::Transmit;
 pub(super) const RX: u16 = 0;
 pub(super) const TX: u16 = 1;
 pub(super) const QUEUE_SIZE: u16 = 256;
-/// The one descriptor watched: the link to the stack.
+/// Descriptors watched: the link to the stack, and the stack itself while it is here.
 pub(super) const LINK: u16 = 0;
+const STACK: u16 = 1;
+const REMINDER: u16 = 2;
+/// Turns of the stack in one call, before the worker looks up.
+const MAX_TURNS: usize = 16;
 
 /// How one direction left off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub struct Net {
     transmit: Transmit,
     /// What the link is watched for; nothing while the device is not started.
     interest: Option<EventSet>,
+    /// The stack, while this thread runs it.
+    stack: Option<LentStack>,
 }
 
 impl Net {
@@ -76,6 +82,7 @@ impl Net {
             receive: Receive::new(),
             transmit: Transmit::new(),
             interest: None,
+            stack: None,
         }
     }
 
@@ -87,6 +94,47 @@ impl Net {
     /// Gives the link up, for an engine that brings a card of its own.
     pub fn into_link(self) -> DeviceEnd {
         self.link
+    }
+
+    /// Lets the stack work on what the guest sent and on its sockets, and delivers what it has for the guest.
+    fn run_stack(&mut self, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<Option<Progress>, Fault> {
+        let mut received = None;
+        for _ in 0..MAX_TURNS {
+            let Some(stack) = &mut self.stack else { return Ok(received) };
+            let turn = stack.turn();
+            received = Some(self.receive.run(&self.link, rings)?);
+            match turn {
+                Turn::Idle => return Ok(received),
+                Turn::Again => {}
+                Turn::Over => {
+                    self.return_stack(watch);
+                    return Ok(received);
+                }
+            }
+        }
+        if let Some(stack) = &self.stack {
+            stack.remind();
+        }
+        Ok(received)
+    }
+
+    fn borrow_stack(&mut self, watch: &mut dyn Watch) -> Result<(), Fault> {
+        let Some(stack) = self.link.borrow_stack() else { return Ok(()) };
+        let stack = self.stack.insert(stack);
+        watch.add(stack.descriptor(), STACK, EventSet::IN)?;
+        watch.add(stack.reminder(), REMINDER, EventSet::IN)?;
+        stack.remind();
+        Ok(())
+    }
+
+    fn return_stack(&mut self, watch: &mut dyn Watch) {
+        if let Some(stack) = self.stack.take() {
+            for (fd, token) in [(stack.descriptor(), STACK), (stack.reminder(), REMINDER)] {
+                if let Err(error) = watch.remove(fd, token) {
+                    tracing::warn!(%error, "Network stack could not be unwatched");
+                }
+            }
+        }
     }
 
     /// Moves what can be moved both ways, then watches the link for what is missing.
@@ -155,7 +203,7 @@ impl VirtioDevice for Net {
         self.transmit.start(from_guest);
         watch.add(self.link.as_fd(), LINK, EventSet::IN)?;
         self.interest = Some(EventSet::IN);
-        Ok(())
+        self.borrow_stack(watch)
     }
 
     fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
@@ -165,20 +213,31 @@ impl VirtioDevice for Net {
                 self.settle(Some(received), None, rings, watch)
             }
             TX => {
-                let sent = self.transmit.run(&self.link, rings)?;
-                self.settle(None, Some(sent), rings, watch)
+                let mut sent = self.transmit.run(&self.link, rings)?;
+                let received = self.run_stack(rings, watch)?;
+                if sent == Progress::NeedsLink && received.is_some() {
+                    sent = self.transmit.run(&self.link, rings)?;
+                    if let Some(stack) = &self.stack {
+                        stack.remind();
+                    }
+                }
+                self.settle(received, Some(sent), rings, watch)
             }
             _ => Ok(()),
         }
     }
 
     fn on_event(&mut self, _token: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
-        let received = self.receive.run(&self.link, rings)?;
+        let received = match self.run_stack(rings, watch)? {
+            Some(received) => received,
+            None => self.receive.run(&self.link, rings)?,
+        };
         let sent = if self.transmit.is_waiting() { Some(self.transmit.run(&self.link, rings)?) } else { None };
         self.settle(Some(received), sent, rings, watch)
     }
 
     fn reset(&mut self, watch: &mut dyn Watch) {
+        self.return_stack(watch);
         if self.interest.take().is_some()
             && let Err(error) = watch.remove(self.link.as_fd(), LINK)
         {

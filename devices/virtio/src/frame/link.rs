@@ -12,7 +12,7 @@ use rustix::net::{
     SocketType, recvmsg, sendmsg, socketpair, sockopt,
 };
 
-use super::{FrameHeader, HEADER_LEN, MAX_FRAME};
+use super::{FrameHeader, HEADER_LEN, LentStack, MAX_FRAME, StackSeat};
 
 /// Kernel memory asked for in each direction; the kernel lowers it to `net.core.wmem_max`.
 const SEND_BUFFER: usize = 1 << 20;
@@ -55,6 +55,7 @@ struct End {
     socket: OwnedFd,
     /// `PLAIN`, `CHECKSUM`, `TCP4`, `TCP6`: written by the device end, read by the stack's.
     state: Arc<AtomicU8>,
+    seat: StackSeat,
 }
 
 impl FrameLink {
@@ -65,10 +66,10 @@ impl FrameLink {
         for socket in [&device, &stack] {
             sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)?;
         }
-        let state = Arc::new(AtomicU8::new(0));
+        let (state, seat) = (Arc::new(AtomicU8::new(0)), StackSeat::new()?);
         Ok(Self {
-            device: DeviceEnd(End { socket: device, state: Arc::clone(&state) }),
-            stack: StackEnd(End { socket: stack, state }),
+            device: DeviceEnd(End { socket: device, state: Arc::clone(&state), seat: seat.clone() }),
+            stack: StackEnd(End { socket: stack, state, seat }),
         })
     }
 }
@@ -95,6 +96,11 @@ impl DeviceEnd {
         self.0.state.store(state, Ordering::Release);
     }
 
+    /// Borrows the stack to run it on this thread, if it is one that is lent.
+    pub fn borrow_stack(&self) -> Option<LentStack> {
+        self.0.seat.borrow()
+    }
+
     /// The descriptor for `-netdev dgram,local.type=fd,local.str=N` of QEMU: one plain Ethernet frame per datagram,
     /// without a header, every checksum finished. It is close-on-exec and non-blocking.
     pub fn into_datagram_fd(self) -> OwnedFd {
@@ -119,6 +125,11 @@ impl StackEnd {
     pub fn offloads(&self) -> Offloads {
         let state = self.0.state.load(Ordering::Acquire);
         Offloads { checksum: state & CHECKSUM != 0, tcp4_segments: state & TCP4 != 0, tcp6_segments: state & TCP6 != 0 }
+    }
+
+    /// Where this end's stack is lent from.
+    pub fn seat(&self) -> StackSeat {
+        self.0.seat.clone()
     }
 
     /// Whether the device end is QEMU's: frames come without headers, so nothing vouches for their checksums.

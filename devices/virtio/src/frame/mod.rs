@@ -7,11 +7,13 @@
 
 mod header;
 mod link;
+mod seat;
 #[cfg(test)]
 mod tests;
 
 pub use header::{BadHeader, FrameHeader, HEADER_LEN, PartialChecksum, SegmentKind, Segmentation};
 pub use link::{DeviceEnd, FrameLink, Offloads, StackEnd};
+pub use seat::{LentStack, Stack, StackSeat, Turn};
 
 /// Longest frame either side accepts: an Ethernet header and the longest IP packet.
 pub const MAX_FRAME: usize = 14 + 65_535;

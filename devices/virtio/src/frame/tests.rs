@@ -1,4 +1,10 @@
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
 
@@ -111,4 +117,86 @@ fn lying_headers_are_refused() {
     assert!(matches!(with(&|b| b[2] = 61), Err(BadHeader::HeaderLen { .. })));
     assert!(matches!(with(&|b| b[1] = 3), Err(BadHeader::SegmentKind(3))));
     assert!(matches!(with(&|b| b[0] = 0), Err(BadHeader::SegmentChecksum)));
+}
+
+/// A stack that counts its turns and ends when told.
+struct Counter {
+    bell: OwnedFd,
+    turns: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Stack for Counter {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.turns.fetch_add(1, Ordering::SeqCst);
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        if self.is_over.load(Ordering::SeqCst) { Turn::Over } else { Turn::Idle }
+    }
+}
+
+struct Seated {
+    link: FrameLink,
+    bell: OwnedFd,
+    turns: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+fn seated() -> Seated {
+    let link = FrameLink::new().unwrap();
+    let bell = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+    let (turns, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let stack = Counter { bell: bell.try_clone().unwrap(), turns: turns.clone(), is_over: is_over.clone() };
+    let seat = link.stack.seat();
+    let thread = std::thread::spawn(move || seat.run(Box::new(stack)));
+    while turns.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    Seated { link, bell, turns, is_over, thread }
+}
+
+impl Seated {
+    fn ring(&self) {
+        rustix::io::write(&self.bell, &1u64.to_ne_bytes()).unwrap();
+    }
+
+    fn end(self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.ring();
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn lent_stack_runs_for_the_card_alone_and_goes_back() {
+    let seated = seated();
+    let mut lent = seated.link.device.borrow_stack().unwrap();
+    let before = seated.turns.load(Ordering::SeqCst);
+    seated.ring();
+    assert_eq!(lent.turn(), Turn::Idle);
+    assert_eq!(seated.turns.load(Ordering::SeqCst), before + 1);
+    assert!(seated.link.device.borrow_stack().is_none());
+
+    drop(lent);
+    seated.end();
+}
+
+#[test]
+fn stack_that_ends_while_lent_ends_its_thread_once_it_is_back() {
+    let seated = seated();
+    let mut lent = seated.link.device.borrow_stack().unwrap();
+    seated.is_over.store(true, Ordering::SeqCst);
+    assert_eq!(lent.turn(), Turn::Over);
+    drop(lent);
+    seated.thread.join().unwrap().unwrap();
+    assert!(seated.link.device.borrow_stack().is_none());
+}
+
+#[test]
+fn link_without_a_stack_has_none_to_lend() {
+    assert!(FrameLink::new().unwrap().device.borrow_stack().is_none());
 }
