@@ -14,10 +14,9 @@ use std::io::{Read, Seek, Write};
 use devices::blk::{Access, Blk, Disk};
 use devices::rng::Rng;
 use support::guest::Program;
-use support::{boot_kvm, config, kvm_is_real};
+use support::{UP, boot_kvm, config, kvm_is_real, scenario};
 use vmm::{Engine, Exit, Kernel, Mib, Vm, VmConfig};
 
-const UP: &str = "guest is up\n";
 /// The goal of the whole project, with every device; here there are two.
 const MAX_EXITS_TO_INIT: u64 = 2_500;
 const DISK_SIZE: u64 = 1 << 20;
@@ -27,10 +26,7 @@ fn power_off_is_a_shutdown() {
     if !kvm_is_real() {
         return;
     }
-    let (config, mut console) = config(&Program::default().print(UP).power_off());
-    let running = boot_kvm(config);
-    console.wait_for(UP.trim());
-    assert_eq!(running.wait().unwrap(), Exit::Shutdown);
+    scenario::power_off_is_a_shutdown(Engine::Kvm);
 }
 
 #[test]
@@ -38,8 +34,7 @@ fn reboot_is_a_reset() {
     if !kvm_is_real() {
         return;
     }
-    let (config, _console) = config(&Program::default().reset());
-    assert_eq!(boot_kvm(config).wait().unwrap(), Exit::Reset);
+    scenario::reboot_is_a_reset(Engine::Kvm);
 }
 
 #[test]
@@ -84,15 +79,7 @@ fn two_vms_live_in_one_process() {
     if !kvm_is_real() {
         return;
     }
-    let (first, mut first_console) = config(&Program::default().print(UP).idle());
-    let (second, mut second_console) = config(&Program::default().print(UP).power_off());
-    let first = boot_kvm(first);
-    let second = boot_kvm(VmConfig { cpus: 2, ..second });
-    second_console.wait_for(UP.trim());
-    assert_eq!(second.wait().unwrap(), Exit::Shutdown);
-    first_console.wait_for(UP.trim());
-    first.handle().kill();
-    assert_eq!(first.wait().unwrap(), Exit::Killed);
+    scenario::two_vms_live_in_one_process(Engine::Kvm);
 }
 
 #[test]

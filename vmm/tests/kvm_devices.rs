@@ -16,11 +16,10 @@ use devices::net::{Net, NetConfig};
 use devices::rng::Rng;
 use devices::vsock::Vsock;
 use support::guest::Program;
-use support::{config, kvm_is_real};
+use support::{UP, config, kvm_is_real};
 use virtio::frame::FrameLink;
 use vmm::{Engine, Vm};
 
-const UP: &str = "guest is up\n";
 const PORT: u32 = 1024;
 const SECTOR: usize = 512;
 /// The project's goal for a start with everything plugged in (Firecracker: 3,944).

@@ -16,7 +16,7 @@ use devices::net::{Net, NetConfig};
 use devices::rng::Rng;
 use devices::vsock::Vsock;
 use support::guest::Program;
-use support::{boot_qemu, config};
+use support::{UP, boot_qemu, config, scenario};
 use virtio::frame::{FrameLink, MAX_FRAME};
 use vmm::{Device, Engine, Exit, Kernel, RunningVm, Vm, VmConfig};
 
@@ -25,20 +25,14 @@ fn boot_with(config: VmConfig, device: impl Into<Device>) -> RunningVm {
     Vm::builder(config).engine(Engine::Qemu).device(device).build().and_then(Vm::boot).unwrap()
 }
 
-const UP: &str = "guest is up\n";
-
 #[test]
 fn power_off_is_a_shutdown() {
-    let (config, mut console) = config(&Program::default().print(UP).power_off());
-    let running = boot_qemu(config);
-    console.wait_for(UP.trim());
-    assert_eq!(running.wait().unwrap(), Exit::Shutdown);
+    scenario::power_off_is_a_shutdown(Engine::Qemu);
 }
 
 #[test]
 fn reboot_is_a_reset() {
-    let (config, _console) = config(&Program::default().reset());
-    assert_eq!(boot_qemu(config).wait().unwrap(), Exit::Reset);
+    scenario::reboot_is_a_reset(Engine::Qemu);
 }
 
 #[test]
@@ -67,15 +61,7 @@ fn kill_from_another_thread_ends_the_wait() {
 
 #[test]
 fn two_vms_live_in_one_process() {
-    let (first, mut first_console) = config(&Program::default().print(UP).idle());
-    let (second, mut second_console) = config(&Program::default().print(UP).power_off());
-    let first = boot_qemu(first);
-    let second = boot_qemu(VmConfig { cpus: 2, ..second });
-    second_console.wait_for(UP.trim());
-    assert_eq!(second.wait().unwrap(), Exit::Shutdown);
-    first_console.wait_for(UP.trim());
-    first.handle().kill();
-    assert_eq!(first.wait().unwrap(), Exit::Killed);
+    scenario::two_vms_live_in_one_process(Engine::Qemu);
 }
 
 #[test]

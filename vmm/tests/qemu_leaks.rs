@@ -12,26 +12,14 @@ use std::process::{Command, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use support::guest::Program;
-use support::{boot_qemu, config};
+use support::{UP, boot_qemu, config, holdings};
 use vmm::Exit;
 
 const STARTS: usize = 20;
-const UP: &str = "guest is up\n";
 /// Set for the process that is killed in the midst of it.
 const VICTIM: &str = "VMM_TEST_VICTIM";
 
-/// Descriptors, threads and children of this process.
-fn holdings() -> (Vec<String>, usize, Vec<i32>) {
-    let mut descriptors: Vec<_> = fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-        .map(|target| target.to_string_lossy().into_owned())
-        .filter(|target| !target.starts_with("/proc/"))
-        .collect();
-    descriptors.sort();
-    (descriptors, fs::read_dir("/proc/self/task").unwrap().count(), children())
-}
-
+/// Children of this process.
 fn children() -> Vec<i32> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
@@ -59,9 +47,9 @@ fn nothing_outlives_a_vm() {
 }
 
 fn twenty_starts_and_stops_leave_nothing() {
-    let before = holdings();
+    let before = (holdings(), children());
     (0..STARTS).for_each(|start| start_and_stop(start % 2 == 0));
-    assert_eq!(holdings(), before);
+    assert_eq!((holdings(), children()), before);
 }
 
 fn kill_minus_nine_leaves_no_qemu() {

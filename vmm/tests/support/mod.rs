@@ -4,13 +4,17 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod guest;
+pub mod scenario;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use vmm::{Engine, Initramfs, Kernel, RunningVm, Vm, VmConfig};
+
+/// What a guest prints that has come up.
+pub const UP: &str = "guest is up\n";
 
 /// The project's own kernel, or the one that `VMM_TEST_KERNEL` names.
 pub fn kernel() -> Kernel {
@@ -32,12 +36,29 @@ pub fn config(initramfs: &[u8]) -> (VmConfig, Console) {
 
 /// Boots `config` under QEMU.
 pub fn boot_qemu(config: VmConfig) -> RunningVm {
-    Vm::builder(config).engine(Engine::Qemu).build().and_then(Vm::boot).unwrap()
+    boot(Engine::Qemu, config)
 }
 
 /// Boots `config` under KVM.
 pub fn boot_kvm(config: VmConfig) -> RunningVm {
-    Vm::builder(config).engine(Engine::Kvm).build().and_then(Vm::boot).unwrap()
+    boot(Engine::Kvm, config)
+}
+
+/// Boots `config` under that engine.
+pub fn boot(engine: Engine, config: VmConfig) -> RunningVm {
+    Vm::builder(config).engine(engine).build().and_then(Vm::boot).unwrap()
+}
+
+/// Descriptors and threads of this process.
+pub fn holdings() -> (Vec<String>, usize) {
+    let mut descriptors: Vec<_> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .filter(|target| !target.starts_with("/proc/"))
+        .collect();
+    descriptors.sort();
+    (descriptors, fs::read_dir("/proc/self/task").unwrap().count())
 }
 
 /// Whether guests can run under KVM here. If not, says so past the test harness, which hides what passing tests print;
