@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, VirtioDevice, Watch};
+use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, Subtree, VirtioDevice, Watch};
 use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
 
 use super::server::Server;
@@ -48,6 +48,10 @@ impl VirtioDevice for Fs {
 
     fn config(&self) -> Arc<dyn ConfigSpace> {
         Arc::new(Space)
+    }
+
+    fn subtrees(&self) -> io::Result<Vec<Subtree>> {
+        self.server.subtrees()
     }
 
     fn start(&mut self, _features: u64, _ram: &Ram, _watch: &mut dyn Watch) -> Result<(), Fault> {

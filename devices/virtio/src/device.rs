@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use vmm_sys_util::epoll::EventSet;
@@ -59,6 +59,15 @@ pub trait Watch {
     fn remove(&mut self, fd: BorrowedFd<'_>, token: u16) -> io::Result<()>;
 }
 
+/// A directory or file of the host that a device opens files in at the guest's word.
+#[derive(Debug)]
+pub struct Subtree {
+    /// It or its root, opened with `O_PATH`.
+    pub root: OwnedFd,
+    /// Whether the device changes anything in it.
+    pub is_writable: bool,
+}
+
 /// A passive state machine: no thread, no eventfd, no interrupt, no sleep, no blocking call.
 ///
 /// One worker owns it, so every method has `&mut self` and none is ever called concurrently.
@@ -71,6 +80,10 @@ pub trait VirtioDevice: Send {
     fn info(&self) -> &DeviceInfo;
     /// The configuration space, shared with vCPU threads.
     fn config(&self) -> Arc<dyn ConfigSpace>;
+    /// Where it opens host files: all that a monitor which confines its threads needs to leave them.
+    fn subtrees(&self) -> io::Result<Vec<Subtree>> {
+        Ok(Vec::new())
+    }
     /// The driver set DRIVER_OK with the negotiated `features` (device and ring bits).
     fn start(&mut self, features: u64, ram: &Ram, watch: &mut dyn Watch) -> Result<(), Fault>;
     /// The driver kicked `queue`: take requests until the queue is empty or the device cannot go on.

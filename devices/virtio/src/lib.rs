@@ -24,7 +24,7 @@ mod turn;
 mod worker;
 mod writer;
 
-pub use device::{ConfigSpace, DeviceInfo, NoConfig, VirtioDevice, Watch, read_bytes};
+pub use device::{ConfigSpace, DeviceInfo, NoConfig, Subtree, VirtioDevice, Watch, read_bytes};
 pub use eventfd::eventfd_from;
 pub use fault::Fault;
 pub use local::LocalRings;

@@ -36,8 +36,9 @@ pub fn run(args: &DoctorArgs) -> Result<u8, Error> {
     let can_run = engine.is_ok;
     let image = image();
     let can_boot = image.is_ok;
+    let landlock = Check::new("landlock", found.landlock.is_usable(), found.landlock.to_string());
     let kvm = Check::new("kvm", found.kvm.is_usable(), found.kvm.to_string());
-    let checks = [kvm, Check::new("qemu", found.qemu.is_usable(), qemu), engine, image];
+    let checks = [kvm, Check::new("qemu", found.qemu.is_usable(), qemu), engine, landlock, image];
     print(&checks, args.json).map_err(|source| Error::Host { doing: "Printing the result", source })?;
     Ok(u8::from(!(can_run && can_boot)))
 }

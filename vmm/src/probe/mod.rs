@@ -11,6 +11,8 @@ mod ring0;
 pub use kvm::{KvmReport, KvmVerdict};
 pub use qemu::QemuReport;
 
+use crate::sandbox::LandlockReport;
+
 /// What [`probe`] found.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -19,6 +21,8 @@ pub struct Probe {
     pub kvm: KvmReport,
     /// Whether the qemu engine can be used.
     pub qemu: QemuReport,
+    /// Whether the host's kernel confines the file server.
+    pub landlock: LandlockReport,
 }
 
 /// Finds out which engines can be used here; takes a few milliseconds and changes nothing.
@@ -29,5 +33,5 @@ pub struct Probe {
 /// println!("qemu: {}", found.qemu);
 /// ```
 pub fn probe() -> Probe {
-    Probe { kvm: KvmReport::examine(), qemu: QemuReport::search() }
+    Probe { kvm: KvmReport::examine(), qemu: QemuReport::search(), landlock: LandlockReport::examine() }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::{Resource, geteuid, getrlimit};
-use virtio::Request;
+use virtio::{Request, Subtree};
 
 use self::call::Call;
 use self::export::{Export, kind};
@@ -72,6 +72,15 @@ impl Server {
         }
         let session = AtomicU64::new(0);
         Ok(Self { exports, nodes, handles: Handles::new(handles), descriptors, is_root: geteuid().is_root(), session })
+    }
+
+    /// The shares, for the monitor that confines the serving threads.
+    pub(super) fn subtrees(&self) -> io::Result<Vec<Subtree>> {
+        let subtree = |export: &Export| {
+            let is_writable = export.check_writable().is_ok();
+            Ok(Subtree { root: export.root.try_clone()?, is_writable })
+        };
+        self.exports.iter().map(subtree).collect()
     }
 
     /// Serves one request and returns how many bytes were written for the guest.

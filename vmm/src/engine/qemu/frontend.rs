@@ -1,16 +1,18 @@
 //! From our devices to QEMU's: each becomes a front end there, and most keep their code here.
 
+use std::io;
 use std::sync::Arc;
 
 use devices::console::Console;
 use devices::net::Net;
 use rustix::net::{SocketType, sockopt};
 use vhost_user_server::Server;
-use virtio::{Fault, Supervisor, VirtioDevice};
+use virtio::{Fault, Supervisor, ThreadKind, VirtioDevice};
 use virtio_bindings::virtio_ids::{VIRTIO_ID_BLOCK, VIRTIO_ID_FS, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK};
 
 use super::launch::{Launch, escape};
 use super::stop::{Cause, Stop};
+use crate::sandbox::Profile;
 use crate::{Device, Error};
 
 /// The board has 24 virtio slots.
@@ -46,7 +48,8 @@ fn attach_virtio(
     stop: &Arc<Stop>,
 ) -> Result<Server, Error> {
     let properties = properties(&*device)?;
-    let watcher = Arc::new(Watcher { label: device.info().label.clone(), stop: stop.clone() });
+    let profile = Profile::of(&*device).map_err(|source| Error::Host { doing: "Confining a device", source })?;
+    let watcher = Arc::new(Watcher { label: device.info().label.clone(), stop: stop.clone(), profile });
     let (server, socket) =
         Server::start(device, watcher).map_err(|source| Error::Host { doing: "Starting a device", source })?;
     let id = format!("device{index}");
@@ -61,9 +64,15 @@ fn attach_virtio(
 struct Watcher {
     label: String,
     stop: Arc<Stop>,
+    /// What the worker is left with.
+    profile: Profile,
 }
 
 impl Supervisor for Watcher {
+    fn confine(&self, thread: ThreadKind) -> io::Result<()> {
+        self.profile.confine(thread)
+    }
+
     fn faulted(&self, fault: &Fault) {
         if let Fault::Host(error) = fault {
             self.stop.request(Cause::Failure(format!("the device {:?} failed: {error}", self.label)));
@@ -128,7 +137,6 @@ fn attach_console(launch: &mut Launch, console: Console) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::os::unix::net::UnixStream;
 
     use devices::net::NetConfig;
@@ -230,7 +238,7 @@ mod tests {
     #[test]
     fn failing_host_ends_the_vm_and_a_failing_guest_does_not() {
         let stop = Arc::new(Stop::new().unwrap());
-        let watcher = Watcher { label: "disk".into(), stop: stop.clone() };
+        let watcher = Watcher { label: "disk".into(), stop: stop.clone(), profile: Profile::Free };
         watcher.faulted(&Fault::Guest { queue: 0, what: "nonsense" });
         assert_eq!(stop.cause(), None);
         watcher.faulted(&Fault::Host(io::Error::other("it broke")));

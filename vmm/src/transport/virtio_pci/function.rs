@@ -17,6 +17,7 @@ use super::capability::{
 };
 use super::notifier::Notifier;
 use super::registers::{Action, Registers};
+use crate::sandbox::Profile;
 use crate::transport::Hypervisor;
 use crate::transport::pci::{
     BAR0, COMMAND, CONFIG_SIZE, Config, Identity, MEMORY_SPACE, MSIX_CAPABILITY, PciFunction, Place, msix_capability,
@@ -85,7 +86,7 @@ impl VirtioFunction {
         let msix_at = config.add_capability(MSIX_CAPABILITY, &body, &writable);
         let window_at = capability::add_all(&mut config);
         let registers = Registers::new(info.features, &info.queue_sizes, vectors);
-        let notifier = Arc::new(Notifier::new(info.label, queues, hypervisor.clone())?);
+        let notifier = Arc::new(Notifier::new(info.label, queues, hypervisor.clone(), Profile::of(&*device)?)?);
         let new_kick = |_| EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK);
         Ok(Self {
             state: Mutex::new(State { config, msix_at, window_at, registers, doorbells: None }),

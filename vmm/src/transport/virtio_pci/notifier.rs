@@ -5,9 +5,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use virtio::{Fault, Interrupt, Supervisor};
+use virtio::{Fault, Interrupt, Supervisor, ThreadKind};
 
 use super::registers::{Live, NO_VECTOR};
+use crate::sandbox::Profile;
 use crate::transport::Hypervisor;
 use crate::transport::pci::Msix;
 
@@ -26,6 +27,8 @@ pub(super) struct Notifier {
     isr: AtomicU8,
     generation: AtomicU8,
     needs_reset: AtomicBool,
+    /// What the worker is left with.
+    profile: Profile,
 }
 
 impl fmt::Debug for Notifier {
@@ -36,7 +39,12 @@ impl fmt::Debug for Notifier {
 
 impl Notifier {
     /// For a device with `queues` queues and a vector more than that.
-    pub(super) fn new(label: String, queues: usize, hypervisor: Arc<dyn Hypervisor>) -> io::Result<Self> {
+    pub(super) fn new(
+        label: String,
+        queues: usize,
+        hypervisor: Arc<dyn Hypervisor>,
+        profile: Profile,
+    ) -> io::Result<Self> {
         let vectors = (0..=queues).map(|_| hypervisor.vector()).collect::<io::Result<Vec<_>>>()?;
         Ok(Self {
             label,
@@ -47,6 +55,7 @@ impl Notifier {
             isr: AtomicU8::new(0),
             generation: AtomicU8::new(0),
             needs_reset: AtomicBool::new(false),
+            profile,
         })
     }
 
@@ -114,6 +123,10 @@ impl Interrupt for Notifier {
 }
 
 impl Supervisor for Notifier {
+    fn confine(&self, thread: ThreadKind) -> io::Result<()> {
+        self.profile.confine(thread)
+    }
+
     fn faulted(&self, fault: &Fault) {
         if let Fault::Host(error) = fault {
             self.hypervisor.device_failed(&self.label, error);
