@@ -172,6 +172,11 @@ pub struct Started {
 }
 
 impl Started {
+    /// The number of the process that was started: the program's own, unless it runs through another.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends the program a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)

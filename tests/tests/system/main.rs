@@ -2,6 +2,7 @@
 
 mod command;
 mod death;
+mod files;
 mod library;
 mod network;
 mod paths;
@@ -22,6 +23,11 @@ const CASES: &[Case] = cases![
     command::the_image_holds_what_it_promises,
     paths::any_byte_may_stand_in_a_project_path,
     paths::project_in_a_folder_of_the_guest_is_moved,
+    files::files_behave_as_on_a_local_disk,
+    files::guarded_paths_hold_against_the_guest,
+    files::git_is_used_from_both_sides,
+    files::full_disk_and_read_only_shares_say_so,
+    files::file_server_is_confined_by_the_hosts_kernel,
     terminal::programs_own_the_terminal,
     user::ordinary_user_of_the_kvm_group_runs_commands,
     network::public_addresses_work_and_others_are_refused,
