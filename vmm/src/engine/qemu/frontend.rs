@@ -111,7 +111,8 @@ fn fs_tag(device: &dyn VirtioDevice) -> String {
 fn attach_net(launch: &mut Launch, net: Net, stop: &Arc<Stop>) -> Result<Server, Error> {
     let config = net.net_config();
     let mac = config.mac.map(|byte| format!("{byte:02x}")).join(":");
-    let watcher = Arc::new(Watcher { label: net.info().label.clone(), stop: stop.clone() });
+    let profile = Profile::Free;
+    let watcher = Arc::new(Watcher { label: net.info().label.clone(), stop: stop.clone(), profile });
     let (server, name) = Server::start_listening(Box::new(net), watcher)
         .map_err(|source| Error::Host { doing: "Starting the network card", source })?;
     launch.option("-chardev", &format!("socket,id=card,path={name},abstract=on,tight=on"));
