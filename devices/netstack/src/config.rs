@@ -60,6 +60,13 @@ impl Addresses {
         networks.iter().any(|(network, prefix)| Cidr::new(*network, *prefix).is_some_and(|link| link.contains(address)))
     }
 
+    /// The gateway's link-local address, made from its MAC address (RFC 4291, appendix A).
+    pub(crate) fn gateway_link_local(&self) -> Ipv6Addr {
+        let [m0, m1, m2, m3, m4, m5] = self.gateway_mac;
+        let pair = |high, low| u16::from_be_bytes([high, low]);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, pair(m0 ^ 2, m1), pair(m2, 0xff), pair(0xfe, m3), pair(m4, m5))
+    }
+
     pub(crate) fn gateway_for(&self, address: IpAddr) -> IpAddr {
         if address.is_ipv4() { self.gateway_v4.into() } else { self.gateway_v6.into() }
     }
@@ -87,6 +94,8 @@ pub struct Limits {
     pub udp_idle: Duration,
     /// Clients of published UDP ports.
     pub udp_clients: usize,
+    /// Remote hosts being pinged, each identifier of the guest on its own.
+    pub echo_flows: usize,
     /// DNS questions in flight.
     pub dns_in_flight: usize,
 }
@@ -99,6 +108,7 @@ impl Default for Limits {
             udp_mappings: 1024,
             udp_idle: Duration::from_secs(60),
             udp_clients: 1024,
+            echo_flows: 64,
             dns_in_flight: 256,
         }
     }

@@ -12,6 +12,7 @@ use crate::audit::{Audit, Event};
 use crate::config::{Addresses, Limits};
 use crate::dialer::Dialer;
 use crate::dns::Pins;
+use crate::drops::Drops;
 use crate::inspect::{Budget, Gate, StreamChecks, Terms};
 use crate::intercept::{FlowFacts, Interceptor, OnConnect};
 use crate::poller::Poller;
@@ -43,6 +44,7 @@ pub(crate) struct Context {
     /// Bytes that streams may hold back until they are judged.
     pub(crate) held: Budget,
     pub(crate) interceptor: Option<Box<dyn Interceptor>>,
+    pub(crate) drops: Drops,
 }
 
 /// What a TCP flow that may exist has to keep to.
@@ -77,9 +79,10 @@ impl Context {
         let address = remote.ip();
         let is_gateway = self.addresses.is_gateway(address);
         if !is_gateway && (is_martian(address) || self.addresses.is_on_link(address.to_canonical())) {
+            self.drops.harmless("destination that no packet on the link may have");
             return Decision::Ignore;
         }
-        if remote.port() == DNS {
+        if protocol != Protocol::Icmp && remote.port() == DNS {
             return Decision::Resolver;
         }
         let names = self.pins.names(address, self.now);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use policy::Name;
@@ -26,6 +26,12 @@ pub trait Dialer: Send + fmt::Debug {
     fn udp_flow(&mut self, remote: SocketAddr, names: &[Name]) -> io::Result<OwnedFd> {
         let _ = names;
         self.udp(remote)
+    }
+
+    /// A non-blocking datagram socket for ICMP echo messages to and from `remote`, without IP headers. An error where the
+    /// host has none for this user.
+    fn echo(&mut self, remote: IpAddr) -> io::Result<OwnedFd> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("No way to ping {remote}")))
     }
 }
 
@@ -69,6 +75,18 @@ impl Dialer for HostDialer {
             SocketAddr::V6(_) => sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DONT)?,
         }
         connect(&socket, &remote)?;
+        Ok(socket)
+    }
+
+    fn echo(&mut self, remote: IpAddr) -> io::Result<OwnedFd> {
+        // icmp(7): open to the groups in net.ipv4.ping_group_range, for both families; never a raw socket.
+        let (family, protocol) = match remote {
+            IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+            IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::DGRAM, flags, Some(protocol))?;
+        connect(&socket, &SocketAddr::new(remote, 0))?;
         Ok(socket)
     }
 }

@@ -1,6 +1,7 @@
 //! The heart: frames, sockets and timers come in here and go to whom they belong. Run by one thread at a time.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
@@ -14,19 +15,23 @@ use crate::audit::Audit;
 use crate::config::NetConfig;
 use crate::context::Context;
 use crate::dns::{Origin, Pins, Resolver};
+use crate::drops::Drops;
+use crate::echo::EchoTable;
 use crate::handle::{Command, Report};
 use crate::host::HostWatch;
 use crate::inspect::Budget;
 use crate::poller::{Owner, Poller, Ready, Token};
 use crate::proxy::ProxyDialer;
 use crate::publish::{Bound, Ports};
+use crate::reassembly::Reassembly;
+use crate::router::Router;
 use crate::tcp::TcpTable;
 use crate::timers::{Alarm, Timers};
 use crate::udp::{UdpTable, send_datagram};
 use crate::uplink::Uplink;
 use crate::wire::{
-    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, ICMPV6, Packet, TCP, UDP, answer_arp, answer_echo,
-    answer_solicitation, parse_ethernet, parse_ip,
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, ICMPV6, Packet, TCP, UDP, Unusable, answer_arp,
+    answer_echo, parse_ethernet, parse_ip,
 };
 
 /// Frames taken from the guest before sockets and timers get their turn.
@@ -39,6 +44,9 @@ pub(crate) struct Gateway {
     udp: UdpTable,
     resolver: Resolver,
     host: HostWatch,
+    echo: EchoTable,
+    router: Router,
+    reassembly: Reassembly,
     ports: Ports,
     commands: Receiver<Command>,
     control: OwnedFd,
@@ -66,20 +74,21 @@ impl Stack for Gateway {
         }
         self.context.now = Instant::now();
         while let Some((token, ready)) = self.context.poller.next() {
-            self.on_ready(token, ready);
+            self.guarded("An event", |gateway| gateway.on_ready(token, ready));
         }
         if self.stopped() {
             return self.end();
         }
         self.take_frames();
         while let Some((at, token)) = self.context.timers.pop(self.context.now) {
-            self.on_timer(token, at);
+            self.guarded("A timer", |gateway| gateway.on_timer(token, at));
         }
-        self.answer();
+        self.guarded("An answer", Self::answer);
         if !self.context.uplink.is_blocked() {
-            self.tcp.pump(&mut self.context);
-            self.udp.pump(&mut self.context);
-            self.answer();
+            self.guarded("A connection", |gateway| gateway.tcp.pump(&mut gateway.context));
+            self.guarded("A datagram", |gateway| gateway.udp.pump(&mut gateway.context));
+            self.guarded("An echo", |gateway| gateway.echo.pump(&mut gateway.context));
+            self.guarded("An answer", Self::answer);
         }
         if self.has_work() {
             return Turn::Again;
@@ -144,6 +153,7 @@ impl Gateway {
             checks,
             held: Budget::default(),
             interceptor,
+            drops: Drops::default(),
         };
         let mut udp = UdpTable::new();
         let mut ports = Ports::new();
@@ -157,6 +167,9 @@ impl Gateway {
             udp,
             resolver: Resolver::new(resolvers),
             host,
+            echo: EchoTable::new(),
+            router: Router::default(),
+            reassembly: Reassembly::default(),
             ports,
             commands,
             control,
@@ -174,13 +187,21 @@ impl Gateway {
         self.is_over = true;
         self.tcp.clear(&mut self.context);
         self.udp.clear(&mut self.context);
+        self.echo.clear(&mut self.context);
         self.context.audit.flush();
         Turn::Over
     }
 
+    /// Does one thing, whose failure must not end the rest: a guest that finds a fault loses what it did with it.
+    fn guarded(&mut self, what: &'static str, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            self.context.fault(what);
+        }
+    }
+
     /// Whether there is something to do that no descriptor tells of.
     fn has_work(&self) -> bool {
-        let works = self.link_readable || self.tcp.has_work() || self.udp.has_work();
+        let works = self.link_readable || self.tcp.has_work() || self.udp.has_work() || self.echo.has_work();
         works && !self.context.uplink.is_blocked()
     }
 
@@ -214,6 +235,8 @@ impl Gateway {
             Owner::Dns(key) => self.resolver.on_ready(context, key, ready),
             Owner::Listener(key) => self.ports.accept(context, &mut self.tcp, key),
             Owner::UdpPort(key) => self.udp.on_port_ready(key, ready),
+            Owner::Echo(key) => self.echo.on_ready(key, ready),
+            Owner::Router => {}
         }
     }
 
@@ -224,6 +247,8 @@ impl Gateway {
             Owner::Udp(key) => self.udp.on_timer(context, key, at),
             Owner::Dns(key) => self.resolver.on_timer(context, key, at),
             Owner::Listener(key) => self.ports.on_timer(context, &mut self.tcp, key, at),
+            Owner::Echo(key) => self.echo.on_timer(context, key, at),
+            Owner::Router => self.router.on_timer(context, at),
             Owner::Link | Owner::Control | Owner::HostAddresses | Owner::Alarm | Owner::UdpPort(_) => {}
         }
     }
@@ -241,6 +266,7 @@ impl Gateway {
                     self.resolver.forget();
                     self.tcp.revoke(&mut self.context);
                     self.udp.revoke(&mut self.context);
+                    self.echo.revoke(&mut self.context);
                 }
                 Ok(Command::Publish(bound, to)) => {
                     let _ = to.send(self.ports.add(&self.context, &mut self.udp, bound));
@@ -264,6 +290,7 @@ impl Gateway {
             offloads: self.context.uplink.offloads(),
             tcp_flows: self.tcp.len(),
             udp_mappings: self.udp.len(),
+            dropped: self.context.drops.list(),
         }
     }
 
@@ -295,6 +322,7 @@ impl Gateway {
                     if self.context.uplink.is_gone() {
                         self.tcp.clear(&mut self.context);
                         self.udp.clear(&mut self.context);
+                        self.echo.clear(&mut self.context);
                     }
                     continue;
                 }
@@ -302,50 +330,72 @@ impl Gateway {
             // Taken out for the moment, since packets borrow from it while the rest of the gateway works on them.
             let frame = std::mem::take(&mut self.frame);
             let verified = header.checksum.is_some();
-            let served = catch_unwind(AssertUnwindSafe(|| {
-                self.on_frame(frame.get(..len).unwrap_or_default(), verified);
-            }));
+            self.guarded("A frame", |gateway| gateway.on_frame(frame.get(..len).unwrap_or_default(), verified));
             self.frame = frame;
-            if served.is_err() {
-                self.context.fault("A frame");
-            }
         }
     }
 
     fn on_frame(&mut self, frame: &[u8], verified: bool) {
         let addresses = self.context.addresses;
-        let Some(Frame { destination, source, ethertype, payload }) = parse_ethernet(frame) else { return };
+        let drops = &mut self.context.drops;
+        let Some(Frame { destination, source, ethertype, payload }) = parse_ethernet(frame) else {
+            return drops.hostile("frame that is too short");
+        };
         let for_us = destination == addresses.gateway_mac;
         let for_all = destination[0] & 1 != 0;
-        if source != addresses.guest_mac || !(for_us || for_all) {
-            return;
+        if source != addresses.guest_mac {
+            return drops.hostile("foreign MAC address");
+        }
+        if !for_us && !for_all {
+            return drops.harmless("frame for somebody else");
         }
         match ethertype {
-            ETHERTYPE_ARP => {
-                if let Some(answer) = answer_arp(payload, &addresses) {
-                    self.context.uplink.send_other(ETHERTYPE_ARP, &answer);
-                }
-            }
-            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => match parse_ip(payload, verified) {
-                Ok(packet) if packet.source.is_ipv4() == (ethertype == ETHERTYPE_IPV4) => {
-                    self.on_packet(&packet, for_us);
-                }
-                Ok(_) => {}
-                Err(reason) => tracing::debug!(%reason, "Packet of the guest dropped"),
+            ETHERTYPE_ARP => match answer_arp(payload, &addresses) {
+                Some(answer) => self.context.uplink.send_other(ETHERTYPE_ARP, &answer),
+                None => drops.harmless("ARP about others than the gateway"),
             },
-            _ => {}
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {
+                let version = if ethertype == ETHERTYPE_IPV4 { 4 } else { 6 };
+                if payload.first().is_none_or(|first| first >> 4 != version) {
+                    return drops.hostile("malformed IP header");
+                }
+                self.on_ip(payload, verified, for_us);
+            }
+            // Above all: VLAN tags.
+            _ => drops.harmless("frame that is neither ARP nor IP"),
         }
+    }
+
+    fn on_ip(&mut self, bytes: &[u8], verified: bool, for_us: bool) {
+        let unusable = match parse_ip(bytes, verified) {
+            Ok(packet) => return self.on_packet(&packet, for_us),
+            Err(Unusable::Special) => match self.reassembly.take(self.context.now, bytes, &self.context.addresses) {
+                Ok(None) => return,
+                Ok(Some(plain)) => match parse_ip(&plain.bytes, verified && !plain.was_cut) {
+                    Ok(packet) => return self.on_packet(&packet, for_us),
+                    Err(unusable) => unusable,
+                },
+                Err(unusable) => unusable,
+            },
+            Err(unusable) => unusable,
+        };
+        self.context.drops.hostile(unusable.reason());
     }
 
     fn on_packet(&mut self, packet: &Packet<'_>, for_us: bool) {
         let context = &mut self.context;
-        if packet.protocol == ICMPV6
-            && let Some(answer) = answer_solicitation(packet, &context.addresses)
-        {
-            return context.uplink.send_ip(answer.len(), None, |space| space.copy_from_slice(&answer));
+        if let Some(answer) = self.router.answer(context, packet) {
+            return context.uplink.send_packet(&answer, context.mtu);
         }
-        if !for_us || !context.addresses.is_guest(packet.source) {
-            return;
+        if !context.addresses.is_guest(packet.source) {
+            return match is_multicast(packet.destination) {
+                // What a system says while it has no address yet.
+                true => context.drops.harmless("multicast or broadcast"),
+                false => context.drops.hostile("foreign source address"),
+            };
+        }
+        if !for_us {
+            return context.drops.harmless("multicast or broadcast");
         }
         match packet.protocol {
             TCP => self.tcp.on_packet(context, packet),
@@ -355,12 +405,12 @@ impl Gateway {
                     self.resolver.ask(context, origin, question.message);
                 }
             }
-            ICMP | ICMPV6 if context.addresses.is_gateway(packet.destination) => {
-                if let Some(answer) = answer_echo(packet) {
-                    context.uplink.send_ip(answer.len(), None, |space| space.copy_from_slice(&answer));
-                }
-            }
-            _ => {}
+            ICMP | ICMPV6 if !context.addresses.is_gateway(packet.destination) => self.echo.on_packet(context, packet),
+            ICMP | ICMPV6 => match answer_echo(packet) {
+                Some(answer) => context.uplink.send_packet(&answer, context.mtu),
+                None => context.drops.harmless("ICMP other than echo requests"),
+            },
+            _ => context.drops.harmless("protocol other than TCP, UDP and ICMP"),
         }
     }
 
@@ -379,5 +429,13 @@ impl Gateway {
                 (Origin::Tcp(key), message) => self.tcp.on_answer(key, message.as_deref()),
             }
         }
+    }
+}
+
+/// Whether an address means more than one receiver, on this link or wherever.
+fn is_multicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
     }
 }

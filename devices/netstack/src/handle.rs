@@ -45,6 +45,8 @@ pub struct Report {
     pub tcp_flows: usize,
     /// UDP mappings.
     pub udp_mappings: usize,
+    /// Packets of the guest that were dropped without an answer, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
 }
 
 #[derive(Debug)]

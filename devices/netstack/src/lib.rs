@@ -7,14 +7,17 @@
 //! ```text
 //! frames -> ethernet, arp, ndp, ip (wire) -> tcp: 4-tuple hash -> one smoltcp interface per flow -> host socket
 //!                                         -> udp: mapping table -> connected host socket
-//! clients of the host -> published ports  -> tcp or udp -> guest
 //!                                         -> port 53: dns -> the host's resolvers
+//!                                         -> icmp: echo table -> the host's ping sockets
+//! clients of the host -> published ports  -> tcp or udp -> guest
 //! ```
 //!
-//! What is not forwarded: fragments and packets with IP options or IPv6 extension headers (the link's MTU of 65520
-//! leaves no reason for them), ICMP other than echo to the gateway, anything that does not come from the guest's own
-//! addresses. DNS to whatever server is answered by the gateway. Every byte from the guest, from remote servers and
-//! from resolvers is untrusted.
+//! What is not forwarded: anything that does not come from the guest's own addresses; protocols other than TCP, UDP and
+//! ICMP echo; packets with IPv4 options or IPv6 extension headers that steer them on, such as source routes (those that
+//! do no harm are taken off); multicast and broadcast. Fragments are put together before anything is judged. DNS to
+//! whatever server is answered by the gateway. Echo to others than the gateway is relayed where the host has ping
+//! sockets for its users and dropped where it has none. What is dropped without an answer is counted in the [`Report`].
+//! Every byte from the guest, from clients of published ports, from remote servers and from resolvers is untrusted.
 #![forbid(unsafe_code)]
 
 mod audit;
@@ -22,6 +25,8 @@ mod config;
 mod context;
 mod dialer;
 mod dns;
+mod drops;
+mod echo;
 mod gateway;
 mod handle;
 mod host;
@@ -30,6 +35,8 @@ mod intercept;
 mod poller;
 mod proxy;
 mod publish;
+mod reassembly;
+mod router;
 mod slab;
 mod tcp;
 mod timers;

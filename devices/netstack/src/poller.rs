@@ -24,11 +24,13 @@ pub(crate) enum Owner {
     Control,
     HostAddresses,
     Alarm,
+    Router,
     Tcp(Key),
     Udp(Key),
     Dns(Key),
     Listener(Key),
     UdpPort(Key),
+    Echo(Key),
 }
 
 const LINK: u64 = 0;
@@ -39,7 +41,9 @@ const UDP: u64 = 4;
 const DNS: u64 = 5;
 const LISTENER: u64 = 6;
 const UDP_PORT: u64 = 7;
-const ALARM: u64 = 8;
+const ECHO: u64 = 8;
+const ROUTER: u64 = 9;
+const ALARM: u64 = 10;
 const KIND_SHIFT: u32 = 56;
 
 impl From<Owner> for Token {
@@ -49,11 +53,13 @@ impl From<Owner> for Token {
             Owner::Control => (CONTROL, 0),
             Owner::HostAddresses => (HOST_ADDRESSES, 0),
             Owner::Alarm => (ALARM, 0),
+            Owner::Router => (ROUTER, 0),
             Owner::Tcp(key) => (TCP, key.to_bits()),
             Owner::Udp(key) => (UDP, key.to_bits()),
             Owner::Dns(key) => (DNS, key.to_bits()),
             Owner::Listener(key) => (LISTENER, key.to_bits()),
             Owner::UdpPort(key) => (UDP_PORT, key.to_bits()),
+            Owner::Echo(key) => (ECHO, key.to_bits()),
         };
         Self(kind << KIND_SHIFT | bits)
     }
@@ -67,10 +73,12 @@ impl Token {
             CONTROL => Owner::Control,
             HOST_ADDRESSES => Owner::HostAddresses,
             ALARM => Owner::Alarm,
+            ROUTER => Owner::Router,
             TCP => Owner::Tcp(key),
             UDP => Owner::Udp(key),
             DNS => Owner::Dns(key),
             UDP_PORT => Owner::UdpPort(key),
+            ECHO => Owner::Echo(key),
             _ => Owner::Listener(key),
         }
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use virtio::frame::{FrameHeader, MAX_FRAME, Offloads, PartialChecksum, SegmentKind, Segmentation, StackEnd};
 
 use crate::config::Addresses;
-use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum};
+use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum, fragments};
 
 /// The stack end of the link, with what did not fit into it.
 ///
@@ -73,11 +73,23 @@ impl Uplink {
         }
     }
 
-    /// Sends a frame that is not IP; `build` fills in all that follows the Ethernet header.
+    /// Sends a frame that is finished but for its Ethernet header.
     pub(crate) fn send_other(&mut self, ethertype: u16, payload: &[u8]) {
         let Some(space) = self.frame.get_mut(ETHERNET..ETHERNET + payload.len()) else { return };
         space.copy_from_slice(payload);
         self.send_frame(ethertype, payload.len(), FrameHeader::default());
+    }
+
+    /// Sends a finished IP packet, in fragments if it is longer than `mtu`.
+    pub(crate) fn send_packet(&mut self, packet: &[u8], mtu: u16) {
+        let ethertype =
+            if packet.first().is_some_and(|first| first >> 4 == 4) { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+        if packet.len() <= usize::from(mtu) {
+            return self.send_other(ethertype, packet);
+        }
+        for fragment in fragments(packet, mtu.into()) {
+            self.send_other(ethertype, &fragment);
+        }
     }
 
     /// Sends an IP packet of `len` bytes that `build` writes, all but its TCP or UDP checksum. With `segment` it is a

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -14,6 +15,10 @@ use crate::{AuditSink, Dialer, Event, HostDialer};
 #[derive(Debug, Default)]
 struct State {
     places: HashMap<(Protocol, SocketAddr), SocketAddr>,
+    /// What a socket for a place is instead, for behaviour that loopback does not have.
+    sockets: HashMap<(Protocol, SocketAddr), OwnedFd>,
+    /// Whoever dials this hits a fault.
+    trap: Option<SocketAddr>,
     dialed: Vec<(Protocol, SocketAddr)>,
     zone: HashMap<String, Vec<IpAddr>>,
     aliases: HashMap<String, String>,
@@ -80,6 +85,31 @@ impl Internet {
         socket
     }
 
+    /// A host that can be pinged: requests come out here as they are, and replies go in.
+    pub(crate) fn echo(&self, address: &str) -> UnixDatagram {
+        self.socket(Protocol::Icmp, SocketAddr::new(address.parse().unwrap(), 0))
+    }
+
+    /// The other end of whatever is dialed at a place.
+    pub(crate) fn socket(&self, protocol: Protocol, place: SocketAddr) -> UnixDatagram {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        ours.set_read_timeout(Some(super::PATIENCE)).unwrap();
+        self.state.lock().unwrap().sockets.insert((protocol, place), theirs.into());
+        ours
+    }
+
+    /// Lets the socket of a place take only short messages.
+    pub(crate) fn shrink(&self, protocol: Protocol, place: SocketAddr) {
+        let state = self.state.lock().unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&state.sockets[&(protocol, place)], 4096).unwrap();
+    }
+
+    /// Makes the gateway panic when it dials `address`.
+    pub(crate) fn trap(&self, address: &str) {
+        self.state.lock().unwrap().trap = Some(address.parse().unwrap());
+    }
+
     pub(crate) fn name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         self.state.lock().unwrap().zone.insert(name.to_owned(), addresses);
@@ -134,9 +164,29 @@ impl Dialer for TestDialer {
         }
         let mut state = self.0.lock().unwrap();
         state.dialed.push((Protocol::Udp, remote));
+        if state.trap == Some(remote) {
+            drop(state);
+            panic!("a fault of the gateway, on purpose");
+        }
+        if let Some(socket) = state.sockets.get(&(Protocol::Udp, remote)) {
+            return socket.try_clone();
+        }
         let place = state.places.get(&(Protocol::Udp, remote)).copied();
         drop(state);
         HostDialer.udp(place.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1)))
+    }
+
+    fn echo(&mut self, remote: IpAddr) -> io::Result<OwnedFd> {
+        self.echo_socket(remote)
+    }
+}
+
+impl TestDialer {
+    fn echo_socket(&self, remote: IpAddr) -> io::Result<OwnedFd> {
+        let mut state = self.0.lock().unwrap();
+        let place = (Protocol::Icmp, SocketAddr::new(remote, 0));
+        state.dialed.push(place);
+        state.sockets.get(&place).ok_or(io::ErrorKind::PermissionDenied)?.try_clone()
     }
 }
 

@@ -1,8 +1,11 @@
 //! The gateway as a guest sees it: frames go in at the device end, and what counts is what a fake internet saw.
 
 pub(crate) mod dns;
+mod foreign;
+mod fragments;
 mod front;
 pub(crate) mod guest;
+mod icmp;
 mod intercept;
 pub(crate) mod internet;
 mod limits;

@@ -10,14 +10,14 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sendto, sockopt};
 use smoltcp::wire::UdpPacket;
 
-use super::datagram::{HEADER, reject, reject_unquoted, send_datagram};
+use super::datagram::{reject, reject_unquoted, send_datagram};
 use super::mapping::{Mapping, Mappings, Origin, Tuple, Upstream};
 use super::published::UdpPort;
 use crate::audit::{Event, Outcome};
 use crate::context::{Context, Decision};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
-use crate::wire::{Packet, Unreachable};
+use crate::wire::{Packet, UDP_HEADER, Unreachable};
 
 /// Longest datagram that UDP can carry.
 const MAX_DATAGRAM: usize = 65_527;
@@ -69,7 +69,7 @@ impl UdpTable {
     pub(crate) fn on_packet<'a>(&mut self, context: &mut Context, packet: &Packet<'a>) -> Option<Question<'a>> {
         let udp = UdpPacket::new_checked(packet.payload).ok()?;
         let (source, destination) = (udp.src_port(), udp.dst_port());
-        let message = packet.payload.get(HEADER..usize::from(udp.len()))?;
+        let message = packet.payload.get(UDP_HEADER..usize::from(udp.len()))?;
         if source == 0 || destination == 0 {
             return None;
         }

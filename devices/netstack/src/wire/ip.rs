@@ -24,19 +24,40 @@ pub(crate) struct Packet<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
+impl Packet<'_> {
+    /// Whether it never crossed a router (RFC 4861, 7.1); IPv6 only.
+    pub(crate) fn is_from_link(&self) -> bool {
+        self.bytes.get(7) == Some(&u8::MAX)
+    }
+}
+
 /// Why a packet goes no further.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
-    #[error("malformed IP header")]
     Malformed,
-    #[error("wrong checksum")]
     Checksum,
-    #[error("hop limit is used up")]
     HopLimit,
-    #[error("fragment")]
+    Source,
+    /// Options, extension headers or fragmentation: for `parse_special`.
+    Special,
     Fragment,
-    #[error("IP options or extension headers")]
+    Overlap,
     Options,
+}
+
+impl Unusable {
+    /// The reason in words that never change.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed IP header",
+            Self::Checksum => "wrong checksum",
+            Self::Source => "foreign source address",
+            Self::HopLimit => "hop limit is used up",
+            Self::Special | Self::Options => "IP options or extension headers",
+            Self::Fragment => "impossible fragment",
+            Self::Overlap => "overlapping fragments",
+        }
+    }
 }
 
 /// Reads a packet; `verified` says that somebody vouches for its transport checksum.
@@ -66,13 +87,13 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Packet<'_>, Unusable> {
         return Err(Unusable::Malformed);
     }
     if header_len != IPV4 {
-        return Err(Unusable::Options);
+        return Err(Unusable::Special);
     }
     if checksum::internet(header) != 0 {
         return Err(Unusable::Checksum);
     }
     if u16::from_be_bytes([frag0, frag1]) & FRAGMENT != 0 {
-        return Err(Unusable::Fragment);
+        return Err(Unusable::Special);
     }
     if ttl == 0 {
         return Err(Unusable::HopLimit);
@@ -94,9 +115,8 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet<'_>, Unusable> {
     let payload = rest.get(..len).ok_or(Unusable::Malformed)?;
     let bytes = bytes.get(..IPV6 + len).ok_or(Unusable::Malformed)?;
     match protocol {
-        44 => return Err(Unusable::Fragment),
-        // Hop-by-hop, routing, destination options, mobility, HIP, shim6.
-        0 | 43 | 60 | 135 | 139 | 140 => return Err(Unusable::Options),
+        // Hop-by-hop, routing, fragment, authentication, destination options, mobility, HIP, shim6.
+        0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 => return Err(Unusable::Special),
         _ => {}
     }
     if hop_limit == 0 {

@@ -5,13 +5,15 @@ pub(crate) mod checksum;
 mod fragment;
 mod icmp;
 mod ip;
-mod ndp;
+mod special;
+mod udp;
 
 pub(crate) use arp::answer_arp;
 pub(crate) use fragment::fragments;
-pub(crate) use icmp::{Unreachable, answer_echo, unreachable};
-pub(crate) use ip::{Packet, parse_ip, write_ip};
-pub(crate) use ndp::answer_solicitation;
+pub(crate) use icmp::{Echo, Unreachable, answer_echo, finish_discovery, unreachable};
+pub(crate) use ip::{Packet, Unusable, header_len, parse_ip, write_ip};
+pub(crate) use special::{Piece, PieceKey, Special, parse_special, plain};
+pub(crate) use udp::{UDP_HEADER, datagram, write_datagram};
 
 /// Length of an Ethernet header.
 pub(crate) const ETHERNET: usize = 14;

@@ -64,9 +64,9 @@ proptest! {
             if let Ok(packet) = parse_ip(&bytes, true) {
                 prop_assert!(packet.payload.len() < packet.bytes.len());
                 let _ = answer_echo(&packet);
-                let _ = answer_solicitation(&packet, &addresses);
                 let _ = unreachable(packet.bytes, packet.source, &addresses, Unreachable::Host);
             }
+            let _ = parse_special(&bytes);
             let _ = parse_ethernet(&bytes);
             let _ = answer_arp(&bytes, &addresses);
         }
