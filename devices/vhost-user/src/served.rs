@@ -11,7 +11,7 @@ use vhost::vhost_user::message::{VhostUserMemoryRegion, VhostUserVirtioFeatures}
 use virtio::{Activation, ConfigSpace, DeviceInfo, LocalRings, Worker};
 use virtio_bindings::bindings::virtio_config::{VIRTIO_F_NOTIFY_ON_EMPTY, VIRTIO_F_VERSION_1};
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
+use virtio_bindings::virtio_ids::{VIRTIO_ID_FS, VIRTIO_ID_NET};
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -52,11 +52,11 @@ impl Served {
     }
 
     /// Whether the monitor asks us for the configuration space. QEMU warns of devices that offer it where there is none,
-    /// and of a file system, whose tag it is told on its own command line.
+    /// and of file systems and network cards, whose tag and address it is told on its own command line.
     pub(crate) fn has_config(&self) -> bool {
         let mut bytes = [0; 64];
         self.config.read(0, &mut bytes);
-        self.info.kind != VIRTIO_ID_FS && bytes != [0; 64]
+        !matches!(self.info.kind, VIRTIO_ID_FS | VIRTIO_ID_NET) && bytes != [0; 64]
     }
 
     pub(crate) fn ring_count(&self) -> u16 {
