@@ -98,6 +98,11 @@ pub struct Limits {
     pub echo_flows: usize,
     /// DNS questions in flight.
     pub dns_in_flight: usize,
+    /// How long a name opens an address at least, however short the lifetime of the answer: one of zero is still used
+    /// once.
+    pub pin_least: Duration,
+    /// How long a name goes on opening an address when the answer has expired: programs use it a moment longer.
+    pub pin_grace: Duration,
 }
 
 impl Default for Limits {
@@ -110,6 +115,8 @@ impl Default for Limits {
             udp_clients: 1024,
             echo_flows: 64,
             dns_in_flight: 256,
+            pin_least: Duration::from_secs(60),
+            pin_grace: Duration::from_secs(30),
         }
     }
 }

@@ -70,6 +70,8 @@ pub(crate) enum Decision {
     Ignore,
 }
 
+/// Port of HTTP/3.
+const QUIC: u16 = 443;
 /// Port of DNS over UDP and TCP.
 const DNS: u16 = 53;
 
@@ -90,7 +92,12 @@ impl Context {
             true => Flow::to_host(protocol, remote.port()),
             false => Flow::egress(protocol, address, &names, remote.port()),
         };
-        let verdict = self.policy.evaluate(&flow, &self.own);
+        let mut verdict = self.policy.evaluate(&flow, &self.own);
+        if protocol == Protocol::Udp && remote.port() == QUIC && self.interceptor.is_some() && !is_gateway {
+            // Nobody can look into QUIC; a client that hears no takes TLS over TCP instead.
+            verdict.allow = false;
+            verdict.rule = "QUIC is denied while connections are intercepted";
+        }
         let event = Event::Verdict { protocol, remote, names: &names, allow: verdict.allow, rule: verdict.rule };
         self.audit.record(self.now, &event);
         match (verdict.allow, is_gateway) {

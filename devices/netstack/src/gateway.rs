@@ -147,7 +147,7 @@ impl Gateway {
             dialer,
             policy,
             own: host.addresses()?,
-            pins: Pins::default(),
+            pins: Pins::new(&limits),
             complaint: RateLimit::default(),
             ipv6,
             checks,

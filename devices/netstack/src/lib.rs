@@ -27,6 +27,8 @@ mod dialer;
 mod dns;
 mod drops;
 mod echo;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod gateway;
 mod handle;
 mod host;

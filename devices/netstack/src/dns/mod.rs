@@ -14,6 +14,8 @@
 
 mod allowance;
 mod cache;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod message;
 mod pins;
 mod resolver;

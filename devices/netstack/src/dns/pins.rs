@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use policy::Name;
 
+use crate::Limits;
+
 /// Addresses remembered at once, and names of one address.
 const MAX_ADDRESSES: usize = 8192;
 const MAX_NAMES: usize = 16;
-/// Shortest and longest lifetime of a pin: answers with a lifetime of zero are still used once, none lives for weeks.
-const SHORTEST: Duration = Duration::from_secs(60);
+/// Longest lifetime of a pin.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// Programs go on using an answer for a moment after it has expired.
-const GRACE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 struct Pin {
@@ -22,15 +21,21 @@ struct Pin {
 }
 
 /// The answers that still hold. Only answers of the resolver get in here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pins {
+    least: Duration,
+    grace: Duration,
     by_address: HashMap<IpAddr, Vec<Pin>>,
 }
 
 impl Pins {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { least: limits.pin_least, grace: limits.pin_grace, by_address: HashMap::new() }
+    }
+
     /// Remembers that `name` has `address` for `lifetime`.
     pub(crate) fn insert(&mut self, name: &Name, address: IpAddr, lifetime: Duration, now: Instant) {
-        let until = now + lifetime.clamp(SHORTEST, LONGEST) + GRACE;
+        let until = now + lifetime.max(self.least).min(LONGEST) + self.grace;
         if self.by_address.len() >= MAX_ADDRESSES && !self.by_address.contains_key(&address) {
             self.by_address.retain(|_, pins| pins.iter().any(|pin| pin.until > now));
             if self.by_address.len() >= MAX_ADDRESSES {
@@ -62,7 +67,7 @@ mod tests {
     fn a_pin_lives_as_long_as_its_answer_and_the_grace() {
         let start = Instant::now();
         let (name, address): (Name, IpAddr) = ("a.test".parse().unwrap(), "93.184.216.34".parse().unwrap());
-        let mut pins = Pins::default();
+        let mut pins = Pins::new(&Limits::default());
         pins.insert(&name, address, Duration::from_secs(300), start);
 
         assert_eq!(pins.names(address, start + Duration::from_secs(329)), std::slice::from_ref(&name));
@@ -74,13 +79,13 @@ mod tests {
     fn names_of_one_address_are_bounded() {
         let now = Instant::now();
         let address: IpAddr = "93.184.216.34".parse().unwrap();
-        let mut pins = Pins::default();
+        let mut pins = Pins::new(&Limits::default());
         for index in 0..100 {
-            pins.insert(&format!("n{index}.test").parse().unwrap(), address, SHORTEST, now);
+            pins.insert(&format!("n{index}.test").parse().unwrap(), address, Duration::ZERO, now);
         }
         let names = pins.names(address, now);
         assert_eq!((names.len(), names[0].as_str()), (MAX_NAMES, "n99.test"));
-        pins.insert(&"n90.test".parse().unwrap(), address, SHORTEST, now);
+        pins.insert(&"n90.test".parse().unwrap(), address, Duration::ZERO, now);
         let names = pins.names(address, now);
         assert_eq!((names.len(), names[0].as_str()), (MAX_NAMES, "n90.test"));
     }

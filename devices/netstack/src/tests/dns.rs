@@ -292,6 +292,21 @@ fn aliases_lead_on_but_not_to_a_denied_name() {
 }
 
 #[test]
+fn the_longest_message_over_tcp_is_answered_and_harms_nobody() {
+    let Bench { mut guest, internet, handle: _handle } = bench(public());
+    let mut message = query("example.com", A);
+    // As many empty additional records as fit.
+    message[10..12].copy_from_slice(&5000u16.to_be_bytes());
+    message.extend([0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0].repeat(5000));
+    message.resize(65_535, 0);
+    internet.name("example.com", &[PUBLIC]);
+    assert_eq!(ask_over_tcp(&mut guest, &message).rcode, NOERROR);
+    message[12..].fill(0xc0);
+    assert_eq!(ask_over_tcp(&mut guest, &message).rcode, FORMERR);
+    assert_eq!(resolve(&mut guest, "example.com", A).answers, 1);
+}
+
+#[test]
 fn questions_in_flight_are_bounded() {
     let limits = Limits { dns_in_flight: 4, ..Limits::default() };
     let setup = Setup { limits, ..Setup::new(public()) };

@@ -145,3 +145,16 @@ fn a_watched_flow_that_nobody_wants_goes_on() {
     assert_eq!(internet.dialed().len(), 2);
     assert!(internet.dialed().iter().all(|(protocol, _)| *protocol == Protocol::Tcp));
 }
+
+#[test]
+fn quic_is_refused_while_connections_are_intercepted() {
+    let (Bench { mut guest, internet, handle: _handle }, _taken) =
+        with_taker(public(), OnConnect::Watch, OnHello::Pass);
+    let _server = internet.udp("93.184.216.34:8443");
+    guest.send_udp(5000, SERVER, b"\xc0quic");
+    assert!(guest.expect().is_prohibited());
+    assert_eq!(internet.dialed(), []);
+    guest.send_udp(5000, "93.184.216.34:8443", b"x");
+    guest.expect_silence();
+    assert_eq!(internet.dialed().len(), 1);
+}

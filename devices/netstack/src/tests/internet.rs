@@ -22,6 +22,8 @@ struct State {
     dialed: Vec<(Protocol, SocketAddr)>,
     zone: HashMap<String, Vec<IpAddr>>,
     aliases: HashMap<String, String>,
+    /// Lifetime of answers; none means five minutes.
+    ttl: Option<u32>,
     asked: Vec<String>,
     events: Vec<String>,
 }
@@ -113,6 +115,11 @@ impl Internet {
     pub(crate) fn name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         self.state.lock().unwrap().zone.insert(name.to_owned(), addresses);
+    }
+
+    /// From now on answers have this lifetime.
+    pub(crate) fn set_ttl(&self, seconds: u32) {
+        self.state.lock().unwrap().ttl = Some(seconds);
     }
 
     /// A name that stands for another, which has an address.
@@ -285,7 +292,9 @@ fn answer(query: &[u8], state: &Mutex<State>) -> Vec<u8> {
         count += 1;
         records.extend_from_slice(&owner);
         records.extend_from_slice(&kind.to_be_bytes());
-        records.extend_from_slice(&[0, 1, 0, 0, 1, 0x2c, 0, u8::try_from(data.len()).unwrap()]);
+        records.extend_from_slice(&[0, 1]);
+        records.extend_from_slice(&state.ttl.unwrap_or(300).to_be_bytes());
+        records.extend_from_slice(&[0, u8::try_from(data.len()).unwrap()]);
         records.extend(data);
     }
     let mut answer = vec![query[0], query[1], 0x81, 0x80 | rcode, 0, 1];

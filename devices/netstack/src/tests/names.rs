@@ -220,3 +220,37 @@ fn a_connection_outlives_the_pin_but_not_the_rule() {
     bench.handle.set_policy(rules(&["*.pkg.example:443"])).unwrap();
     assert_eq!(bench.guest.read_to_end(connection), None);
 }
+
+#[test]
+fn a_pin_ends_after_its_grace_and_a_connection_does_not() {
+    let moment = Duration::from_millis(50);
+    let limits = Limits { pin_least: moment, pin_grace: moment, ..Limits::default() };
+    let Bench { mut guest, internet, handle: _handle } = Setup { limits, ..Setup::new(names()) }.start();
+    let listener = internet.tcp(API);
+    internet.set_ttl(0);
+    internet.name("api.example.com", &[PUBLIC]);
+    dns::resolve(&mut guest, "api.example.com", 1);
+    let connection = guest.connect(API).expect("within the grace");
+    let (mut peer, _) = listener.accept().unwrap();
+
+    guest.idle();
+    assert!(guest.connect(API).is_none(), "the pin has expired");
+    let stream = client_hello("api.example.com");
+    guest.write(connection, &stream);
+    guest.idle();
+    peer.read_exact(&mut vec![0; stream.len()]).unwrap();
+
+    dns::resolve(&mut guest, "api.example.com", 1);
+    assert!(guest.connect(API).is_some(), "a new answer is a new pin");
+}
+
+#[test]
+fn other_resolvers_are_out_of_reach_of_name_rules() {
+    let Bench { mut guest, internet, handle: _handle } = bench(names());
+    for server in ["1.1.1.1:443", "8.8.8.8:443", "1.1.1.1:853", "[2606:4700::1111]:443"] {
+        assert!(guest.connect(server).is_none(), "{server}");
+    }
+    assert_eq!(dns::resolve(&mut guest, "dns.google", 1).rcode, 5);
+    assert_eq!(internet.dialed(), []);
+    assert_eq!(internet.asked(), Vec::<String>::new());
+}
