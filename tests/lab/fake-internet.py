@@ -3,7 +3,10 @@
 Usage: fake-internet.py LOGFILE. Prints one line once it listens. LOGFILE gets a line per request, written before the answer:
     http LOCAL-ADDRESS PORT PEER FIRST-LINE
     dns LOCAL-ADDRESS PORT PEER TYPE NAME
-    echo LOCAL-ADDRESS PORT PEER LENGTH
+    echo LOCAL-ADDRESS PORT PEER LENGTH BYTES
+    stream LOCAL-ADDRESS PORT PEER FIRST-BYTES
+    packet PROTOCOL SOURCE DESTINATION
+Bytes that are not printable are dots there; `stream` is TCP on ports 22 and 443, `packet` IPv4 that is neither TCP, UDP nor ICMP.
 DNS answers A queries with 93.184.216.34, AAAA queries with 2606:2800:220:1::34, and names that tests need:
     private.test 10.0.0.5    meta.test 169.254.169.254    loop.test 127.0.0.1    a-b-c-d.ip.test a.b.c.d
 and every name below them; missing.test does not exist; the names above and v4.test have no AAAA.
@@ -74,8 +77,26 @@ def http(c):
     c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
 
+def printable(data):
+    return "".join(chr(b) if 32 < b < 127 else "." for b in data[:2000])
+
+
+def stream(c):
+    note("stream", c.getsockname(), c.getpeername(), printable(c.recv(65536)))
+    c.sendall(b"seen\n")
+
+
+def packets():
+    """Protocols that no socket above would see."""
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+    while True:
+        packet, (_, _, kind, *_) = s.recvfrom(65535)
+        if kind != socket.PACKET_OUTGOING and len(packet) >= 20 and packet[9] not in (1, 6, 17):
+            log.write(f"packet {packet[9]} {socket.inet_ntoa(packet[12:16])} {socket.inet_ntoa(packet[16:20])}\n")
+
+
 def echo(data, local, peer):
-    note("echo", local, peer, len(data))
+    note("echo", local, peer, f"{len(data)} {printable(data)}")
     return data
 
 
@@ -114,7 +135,9 @@ def dns_stream(c):
 
 
 def main():
-    streams, datagrams = {80: http, 8080: http, 53: dns_stream}, {53: dns, 7: echo}
+    streams = {80: http, 8080: http, 53: dns_stream, 22: stream, 443: stream}
+    datagrams = {53: dns, 7: echo, 443: echo, 8443: echo}
+    threading.Thread(target=packets, daemon=True).start()
     for family in (V4, V6):
         for table, kind, serve in ((streams, socket.SOCK_STREAM, serve_stream), (datagrams, socket.SOCK_DGRAM, serve_datagrams)):
             for port, answer in table.items():

@@ -126,13 +126,14 @@ impl Invocation {
         &self.env
     }
 
-    /// Starts it, in a process group of its own and with `VMM_*` settings of the tests' caller removed.
+    /// Starts it, in a process group of its own and with `VMM_*` settings and proxies of the tests' caller removed.
     pub fn start(&self) -> Result<Started> {
         let words = self.words();
         let (program, rest) = words.split_first().context("an empty command line")?;
         let mut command = Command::new(program);
         command.args(rest).current_dir(&self.folder).process_group(0);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VMM_")) {
+        let is_a_setting = |name: &str| name.starts_with("VMM_") || name.to_ascii_lowercase().ends_with("_proxy");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_a_setting(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command.envs(self.env.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -144,7 +144,12 @@ impl Stage {
         let mut invocation = Invocation::new(&self.host.program, self.folder.path());
         invocation.args(words);
         invocation.env("VMM_CACHE_DIR", &self.host.cache);
-        for (name, folder) in [("VMM_STATE_DIR", "state"), ("XDG_RUNTIME_DIR", "runtime"), ("TMPDIR", "tmp")] {
+        for (name, folder) in [
+            ("VMM_STATE_DIR", "state"),
+            ("XDG_RUNTIME_DIR", "runtime"),
+            ("XDG_CONFIG_HOME", "config"),
+            ("TMPDIR", "tmp"),
+        ] {
             invocation.env(name, self.folder.path().join(folder));
         }
         invocation

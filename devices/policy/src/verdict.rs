@@ -148,7 +148,8 @@ impl Policy {
     pub fn summary(&self) -> Vec<String> {
         let mut lines = vec![match self.preset {
             Preset::Public => "public internet".to_owned(),
-            Preset::None => "nothing but the rules below".to_owned(),
+            Preset::None if self.is_closed() => "nothing".to_owned(),
+            Preset::None => "nothing but:".to_owned(),
             Preset::Open => "public internet and private networks".to_owned(),
         }];
         lines.extend(self.rules.iter().map(|rule| rule.text().to_owned()));

@@ -2,6 +2,7 @@
 
 mod command;
 mod death;
+mod egress;
 mod files;
 mod library;
 mod network;
@@ -32,6 +33,12 @@ const CASES: &[Case] = cases![
     user::ordinary_user_of_the_kvm_group_runs_commands,
     network::public_addresses_work_and_others_are_refused,
     network::no_network_means_none,
+    egress::a_closed_policy_lets_nothing_out,
+    egress::an_allow_list_opens_what_it_names_and_nothing_else,
+    egress::the_public_internet_is_open_and_everything_else_is_not,
+    egress::settings_files_decide_what_a_guest_reaches,
+    egress::the_host_s_proxy_is_the_only_way_out,
+    egress::bad_policies_are_refused,
     refusal::neither_kvm_nor_qemu,
     refusal::kvm_without_permission,
     refusal::bad_kernels,

@@ -73,7 +73,7 @@ pub fn no_network_means_none(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn in_front_of_fake_internet<'a>(
+pub fn in_front_of_fake_internet<'a>(
     run: &'a mut system_tests::Invocation,
     log: &Path,
 ) -> &'a mut system_tests::Invocation {

@@ -40,7 +40,7 @@ const EVERY_PORT: &str = "all";
 pub enum EgressArg {
     /// The public internet; no private, local or metadata address
     Public,
-    /// Nothing
+    /// Nothing but what is listed
     None,
     /// Everything but the host's loopback, link-local and metadata addresses
     Open,

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use launcher::{Dirs, Effective, Error, Guards, Mount, NetworkLayer, Plan, Rule, Settings};
+use launcher::{Dirs, Effective, Error, Guards, Mount, NetworkLayer, Plan, Proxy, Rule, Settings};
 use vmm::{Engine, Mib};
 
 use crate::args::{EngineArg, RunArgs, ShareArgs, VmArgs};
@@ -32,10 +32,12 @@ pub fn for_run(args: &RunArgs, dirs: &Dirs) -> Result<Run, Error> {
     let settings = Settings::load(dirs, &project.host)?;
     let effective = args.network.effective(&settings)?;
     let mounts = settings.mounts.iter().chain(&args.share.mounts).map(|value| Mount::parse(value));
-    let mounts = mounts.collect::<Result<_, _>>()?;
+    let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
+    Settings::keep_from_guest(dirs, &mounts)?;
     let mut plan = plan(&args.vm, project, &settings, &effective);
     plan.mounts = mounts;
     plan.guards = guards(&args.share, &settings, &plan)?;
+    plan.proxy = proxy()?;
     plan.shows_console = args.output.verbose;
     let env = settings.env.iter().chain(&args.process.env).cloned().collect();
     let user = args.process.user.clone().or(settings.user).unwrap_or_else(|| "root".into());
@@ -62,8 +64,14 @@ fn plan(vm: &VmArgs, project: Mount, settings: &Settings, effective: &Effective)
         image: vm.image.clone().or_else(|| settings.image.clone()),
         kernel: vm.kernel.clone().or_else(|| settings.kernel.clone()),
         network: effective.link(),
+        proxy: None,
         shows_console: false,
     }
+}
+
+/// The proxy that `HTTPS_PROXY` and its like name. A value that is no text is one that cannot be understood, not none.
+fn proxy() -> Result<Option<Proxy>, Error> {
+    Ok(Proxy::from_environment(|name| env::var_os(name).map(|value| value.to_string_lossy().into_owned()))?)
 }
 
 /// What the guest may not change, or not see.

@@ -53,6 +53,9 @@ pub enum Error {
     /// A settings file cannot be followed.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The variables that name this machine's proxy cannot be understood; going out without it is no answer.
+    #[error(transparent)]
+    Proxy(#[from] netstack::ProxyError),
     /// Options of the command line contradict each other, or one of them does nothing.
     #[error("{option}: {problem} (for example: {example})")]
     Option {

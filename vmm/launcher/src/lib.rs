@@ -30,7 +30,7 @@ pub use error::Error;
 pub use explain::{Answer, BadQuestion, Expectation, Judged, Question, TestTable};
 pub use guard::Guards;
 pub use image::Image;
-pub use netstack::{Report as NetworkReport, host_addresses};
+pub use netstack::{Proxy, Report as NetworkReport, host_addresses};
 pub use plan::{Network, Plan};
 pub use policy;
 pub use project::{Mount, WORKSPACE};

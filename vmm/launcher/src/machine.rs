@@ -51,7 +51,7 @@ impl Parts {
             .device(vsock);
         let mut network = None;
         if let Network::Policy(policy) = &plan.network {
-            let net = NetConfig::new(policy.clone());
+            let net = NetConfig { proxy: plan.proxy.clone(), ..NetConfig::new(policy.clone()) };
             let (card, gateway) = connect(net).map_err(|source| Error::host("Starting the network", source))?;
             builder = builder.device(card);
             network = Some(gateway);

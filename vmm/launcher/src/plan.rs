@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use netstack::Proxy;
 use policy::Policy;
 use vmm::{Engine, Mib};
 
@@ -40,6 +41,8 @@ pub struct Plan {
     pub kernel: Option<PathBuf>,
     /// The guest's link to the outside.
     pub network: Network,
+    /// The proxy by which this machine itself goes out; the guest's connections then take it too.
+    pub proxy: Option<Proxy>,
     /// Copies the guest's console to standard error.
     pub shows_console: bool,
 }

@@ -16,7 +16,7 @@ use super::narrow;
 use super::network::{Effective, NetworkLayer, Origin, Sourced};
 use super::read::Source;
 use super::size::parse_size;
-use crate::{Dirs, Error};
+use crate::{Dirs, Error, Mount};
 
 /// The file's top level, and equally one project's table.
 #[derive(Debug, Default, Deserialize)]
@@ -109,16 +109,15 @@ impl Settings {
         Ok(settings)
     }
 
+    /// An error if the guest could write the settings file through one of `mounts`.
+    pub fn keep_from_guest(dirs: &Dirs, mounts: &[Mount]) -> Result<(), Error> {
+        let Some(path) = dirs.settings() else { return Ok(()) };
+        mounts.iter().filter(|mount| !mount.is_read_only).try_for_each(|mount| out_of_reach(path, &mount.host))
+    }
+
     pub(crate) fn read(path: &Path, project: &Path) -> Result<Self, Error> {
         let Some(source) = Source::read(path, true)? else { return Ok(Self::default()) };
-        // What the guest can write says nothing about what the guest may do.
-        if path.canonicalize().is_ok_and(|real| real.starts_with(project)) {
-            let reason = format!(
-                "the settings file {} lies in it, where the guest could change it; share a folder below",
-                path.display()
-            );
-            return Err(Error::Share { path: project.into(), reason });
-        }
+        out_of_reach(path, project)?;
         Ok(Self::parse(&source, project)?)
     }
 
@@ -215,6 +214,18 @@ impl Settings {
             None => Ok(effective),
         }
     }
+}
+
+/// What the guest can write says nothing about what the guest may do.
+fn out_of_reach(path: &Path, share: &Path) -> Result<(), Error> {
+    if !path.canonicalize().is_ok_and(|real| real.starts_with(share)) {
+        return Ok(());
+    }
+    let reason = format!(
+        "the settings file {} lies in it, where the guest could change it; share a folder below",
+        path.display()
+    );
+    Err(Error::Share { path: share.into(), reason })
 }
 
 impl PolicyTable {
