@@ -156,6 +156,10 @@ impl Gate {
         let count = count.min(self.released);
         self.buffer.drain(..count);
         self.released -= count;
+        if self.buffer.is_empty() {
+            // Between two requests a connection may rest for long.
+            self.buffer = Vec::new();
+        }
     }
 
     /// The guest sends no more: does that leave something unsaid?
