@@ -1,11 +1,13 @@
-//! The device around the server: takes requests from the queues, one after the other.
+//! The device around the server: takes requests from the queues, serves the quick ones and hands on the slow.
 
 use std::io;
 use std::sync::Arc;
 
 use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, Subtree, VirtioDevice, Watch};
 use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
+use vmm_sys_util::epoll::EventSet;
 
+use super::pool::Pool;
 use super::server::Server;
 use super::share::Share;
 
@@ -15,6 +17,8 @@ pub const TAG: &str = "vmm-shares";
 /// Bytes of `virtio_fs_config.tag`.
 const TAG_LEN: usize = 36;
 const REQUEST_QUEUES: u32 = 1;
+/// The event that requests were served elsewhere.
+const SERVED: u16 = 0;
 /// 256 pages of payload, as many as INIT grants, need a descriptor each.
 const QUEUE_SIZE: u16 = 1024;
 
@@ -24,7 +28,8 @@ const QUEUE_SIZE: u16 = 1024;
 #[derive(Debug)]
 pub struct Fs {
     info: DeviceInfo,
-    server: Server,
+    server: Arc<Server>,
+    pool: Pool,
 }
 
 impl Fs {
@@ -37,7 +42,9 @@ impl Fs {
             queue_sizes: vec![QUEUE_SIZE; 2],
             features: 0,
         };
-        Ok(Self { info, server: Server::new(shares)? })
+        let server = Arc::new(Server::new(shares)?);
+        let pool = Pool::new(server.clone())?;
+        Ok(Self { info, server, pool })
     }
 }
 
@@ -54,23 +61,32 @@ impl VirtioDevice for Fs {
         self.server.subtrees()
     }
 
-    fn start(&mut self, _features: u64, _ram: &Ram, _watch: &mut dyn Watch) -> Result<(), Fault> {
+    fn start(&mut self, _features: u64, _ram: &Ram, watch: &mut dyn Watch) -> Result<(), Fault> {
+        watch.add(self.pool.bell(), SERVED, EventSet::IN)?;
         Ok(())
     }
 
     fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
         while let Some(request) = rings.pop(queue)? {
-            let written = self.server.serve(&request);
-            rings.finish(queue, request.head(), written)?;
+            match self.server.lane(&request) {
+                Some(lane) => self.pool.push(lane, queue, request)?,
+                None => rings.finish(queue, request.head(), self.server.serve(&request))?,
+            }
         }
         Ok(())
     }
 
-    fn on_event(&mut self, _token: u16, _rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
+    fn on_event(&mut self, _token: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
+        for done in self.pool.take_done() {
+            rings.finish(done.queue, done.head, done.written?)?;
+        }
         Ok(())
     }
 
-    fn reset(&mut self, _watch: &mut dyn Watch) {
+    fn reset(&mut self, watch: &mut dyn Watch) {
+        // Fails when it is not watched.
+        let _ = watch.remove(self.pool.bell(), SERVED);
+        self.pool.clear();
         self.server.reset();
     }
 }

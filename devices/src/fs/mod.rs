@@ -23,6 +23,7 @@ mod guard;
 mod handle;
 mod name;
 mod node;
+mod pool;
 mod server;
 mod share;
 mod stream;

@@ -33,6 +33,8 @@ pub(super) struct Export {
     /// This process is root, whose files may appear in a share of somebody else.
     as_root: bool,
     guard: Option<Guard>,
+    /// The host itself waits for another machine.
+    is_remote: bool,
 }
 
 impl Export {
@@ -50,7 +52,12 @@ impl Export {
         let give_to = (as_root && ownership.host != own).then_some(ownership.host);
         let root = Arc::new(root);
         let guard = Guard::new(&root, &guarded)?;
-        Ok(Self { index, root, access, ownership, give_to, as_root, guard })
+        let is_remote = super::pace::is_remote(&root)?;
+        Ok(Self { index, root, access, ownership, give_to, as_root, guard, is_remote })
+    }
+
+    pub(super) fn is_remote(&self) -> bool {
+        self.is_remote
     }
 
     /// Something in the share is protected or hidden.

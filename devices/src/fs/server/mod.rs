@@ -12,6 +12,7 @@ mod export;
 mod file;
 mod init;
 mod lookup;
+mod pace;
 mod reach;
 mod tree;
 
