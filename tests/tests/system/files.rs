@@ -4,9 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use system_tests::Stage;
+
+/// Many small programs in an emulated machine, in the kvm engine's case inside another one.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// `check NAME COMMAND...` in the guest: a line of output for each command that does not do as it should.
 const CHECKS: &str = r#"
@@ -18,7 +22,7 @@ refused() { what=$1; shift; if out=$( ( eval "$@" ) 2>&1 ); then echo "ALLOWED: 
 
 fn run_checks(stage: &Stage, script: &str, options: &[&str]) -> Result<()> {
     let mut run = stage.run(&format!("{CHECKS}{script}\necho done"));
-    run.args(options);
+    run.args(options).patience(PATIENCE);
     let finished = run.finish()?;
     ensure!(finished.succeeded()? == "done", "{finished}");
     Ok(())
@@ -183,16 +187,19 @@ pub fn full_disk_and_read_only_shares_say_so(stage: &Stage) -> Result<()> {
     let mount = |path: &Path, tail: &str| format!("{}:{tail}", path.display());
     run.args(["--mount", &mount(&small, "/small"), "--mount", &mount(&fixed, "/fixed:ro")]);
     run.through_script(&format!("mount -t tmpfs -o size=2M small '{}'; exec \"$@\"", small.display()));
-    let finished = run.finish()?;
+    let finished = run.patience(PATIENCE).finish()?;
     ensure!(finished.succeeded()? == "done", "{finished}");
     ensure!(fs::read(fixed.join("file"))? == b"data");
     Ok(())
 }
 
 pub fn file_server_is_confined_by_the_hosts_kernel(stage: &Stage) -> Result<()> {
-    let run = stage.run("touch ready; while [ ! -e enough ]; do sleep 0.1; done; rm ready enough").start()?;
+    let run = stage
+        .run("touch ready; while [ ! -e enough ]; do sleep 0.1; done; rm ready enough")
+        .patience(PATIENCE)
+        .start()?;
     let ready = stage.project().join("ready");
-    system_tests::until("the guest", std::time::Duration::from_secs(120), || Ok(ready.exists().then_some(())))?;
+    system_tests::until("the guest", PATIENCE, || Ok(ready.exists().then_some(())))?;
     let confined = confined_threads(run.id())?;
     fs::write(stage.project().join("enough"), "")?;
     run.finish()?.succeeded()?;
