@@ -93,8 +93,7 @@ impl Context {
             false => Flow::egress(protocol, address, &names, remote.port()),
         };
         let mut verdict = self.policy.evaluate(&flow, &self.own);
-        if protocol == Protocol::Udp && remote.port() == QUIC && self.interceptor.is_some() && !is_gateway {
-            // Nobody can look into QUIC; a client that hears no takes TLS over TCP instead.
+        if self.is_hidden(protocol, remote) {
             verdict.allow = false;
             verdict.rule = "QUIC is denied while connections are intercepted";
         }
@@ -142,6 +141,12 @@ impl Context {
         self.dialer.udp_flow(remote, &names)
     }
 
+    /// Whether nobody can look into a flow although somebody is to. A client that hears no takes TLS over TCP instead.
+    fn is_hidden(&self, protocol: Protocol, remote: SocketAddr) -> bool {
+        let is_quic = protocol == Protocol::Udp && remote.port() == QUIC;
+        is_quic && self.interceptor.is_some() && !self.addresses.is_gateway(remote.ip())
+    }
+
     /// Whether a flow that exists would be allowed under the policy of now.
     pub(crate) fn still_allowed(&self, protocol: Protocol, remote: SocketAddr) -> bool {
         self.allowed_for(protocol, remote, &self.pins.names(remote.ip(), self.now))
@@ -153,7 +158,7 @@ impl Context {
             true => Flow::to_host(protocol, remote.port()),
             false => Flow::egress(protocol, remote.ip(), names, remote.port()),
         };
-        self.policy.evaluate(&flow, &self.own).allow
+        self.policy.evaluate(&flow, &self.own).allow && !self.is_hidden(protocol, remote)
     }
 
     /// Tells the log that a part of the gateway failed and was given up; the rest goes on.

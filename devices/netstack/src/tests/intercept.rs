@@ -151,9 +151,13 @@ fn quic_is_refused_while_connections_are_intercepted() {
     let (Bench { mut guest, internet, handle: _handle }, _taken) =
         with_taker(public(), OnConnect::Watch, OnHello::Pass);
     let _server = internet.udp("93.184.216.34:8443");
-    guest.send_udp(5000, SERVER, b"\xc0quic");
-    assert!(guest.expect().is_prohibited());
+    for _ in 0..5 {
+        guest.send_udp(5000, SERVER, b"\xc0quic");
+        assert!(guest.expect().is_prohibited());
+    }
     assert_eq!(internet.dialed(), []);
+    let verdicts = internet.events().iter().filter(|event| event.starts_with("Verdict")).count();
+    assert_eq!(verdicts, 1, "one per flow, not one per datagram");
     guest.send_udp(5000, "93.184.216.34:8443", b"x");
     guest.expect_silence();
     assert_eq!(internet.dialed().len(), 1);
