@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use system_tests::{Finished, Invocation, Stage};
 
 use crate::network::in_front_of_fake_internet;
 
+/// Dozens of tries, some of which wait for an answer that must not come, in an emulated guest of an emulated machine.
+const PATIENCE: Duration = Duration::from_secs(500);
 const PROBE: &str = include_str!("probe.py");
 /// What was tried must get an answer, and this is what a guest hears of what was not allowed.
 const ANSWERED: &str = "answered";
@@ -32,7 +35,7 @@ impl Probed {
         let log = stage.folder().join("log");
         fs::write(&log, "")?;
         let mut run = stage.run(&format!("exec python3 probe.py {name}"));
-        run.args(options);
+        run.args(options).patience(PATIENCE);
         prepare(&mut run);
         let finished = in_front_of_fake_internet(&mut run, &log).finish()?;
         Self::read(&finished, fs::read_to_string(&log)?)
