@@ -2,22 +2,25 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use agent_protocol::bytes::Text;
 use agent_protocol::control::{ToGuest, ToHost};
-use agent_protocol::setup::Setup;
+use agent_protocol::setup::{Network, Setup};
 use agent_protocol::{CONTROL_PORT, EXEC_PORT, FrameReader, ProtocolError, encode};
 
 use crate::boot::{self, Boot};
 use crate::exec::reaper::Reaper;
 use crate::exec::{Context, serve};
 use crate::failure::{During, Failure};
+use crate::ports::relay::Relays;
+use crate::ports::watch;
 use crate::{log, shutdown, vsock};
 
 /// What processes get when the host goes away without a word.
@@ -42,10 +45,10 @@ pub fn run() -> ExitCode {
 
 /// The whole conversation with the host.
 fn talk(boot: &mut Boot) -> Result<(), Failure> {
-    let mut host = Host::connect()?;
+    let (host, mut words) = Host::connect()?;
     boot.mark("control connected");
     host.send(&ToHost::Hello { marks: std::mem::take(&mut boot.marks) })?;
-    let setup = match host.receive() {
+    let setup = match words.receive() {
         Ok(Some(ToGuest::Setup(setup))) => setup,
         Ok(_) => return Err(Failure::new("The host sent no setup", "it said something else")),
         Err(error) => {
@@ -59,14 +62,14 @@ fn talk(boot: &mut Boot) -> Result<(), Failure> {
         Err(failure) => {
             host.send(&ToHost::Failed { message: Text::new(failure.to_string()) })?;
             // The host ends the guest, or hangs up.
-            while let Ok(Some(_)) = host.receive() {}
+            while let Ok(Some(_)) = words.receive() {}
             return Err(failure);
         }
     };
     boot.mark("ready");
     let (marks, warnings) = (std::mem::take(&mut boot.marks), std::mem::take(&mut boot.warnings));
     host.send(&ToHost::Ready { marks, warnings })?;
-    let grace = obey(&mut host);
+    let grace = obey(&host, &mut words, setup.network.as_ref());
     shutdown::stop(grace, Some(&*reaper), boot.upper.as_ref());
     // A host that is gone does not want to know.
     let _ = host.send(&ToHost::Stopped);
@@ -110,17 +113,26 @@ fn session(stream: OwnedFd, context: &Context) {
 }
 
 /// Does what the host says until it says to stop, or is gone; how long processes get then.
-fn obey(host: &mut Host) -> Duration {
+fn obey(host: &Host, words: &mut Words, network: Option<&Network>) -> Duration {
+    let mut relays =
+        network.and_then(|network| network.ipv4).and_then(|link| Some(Relays::new(link.address, link.gateway?)));
     loop {
-        match host.receive() {
+        match words.receive() {
             Ok(Some(ToGuest::SetClock { unix_ns })) => {
                 if let Err(failure) = boot::set_clock(unix_ns) {
                     log::warn(&failure.to_string());
                 }
             }
-            Ok(Some(ToGuest::Ping { nonce })) => {
-                // A host that is gone shows in the next receive.
-                let _ = host.send(&ToHost::Pong { nonce });
+            Ok(Some(ToGuest::Ping { nonce })) => answer(host, &ToHost::Pong { nonce }),
+            Ok(Some(ToGuest::Relay { ports })) => {
+                let relays = relays.as_mut().map(|relays| relays.set(&ports)).unwrap_or_default();
+                answer(host, &ToHost::Relays { relays });
+            }
+            Ok(Some(ToGuest::Watch)) => {
+                let own = relays.as_ref().map(Relays::own).unwrap_or_default();
+                if let Err(error) = watch::start(host.clone(), on_link(network), own) {
+                    log::warn(&format!("listening ports are not reported: {error}"));
+                }
             }
             Ok(Some(ToGuest::Shutdown { grace })) => return grace,
             Ok(Some(ToGuest::Setup(_))) => log::warn("the host set the guest up twice"),
@@ -133,24 +145,52 @@ fn obey(host: &mut Host) -> Duration {
     }
 }
 
-/// The control connection.
-struct Host {
+/// A host that is gone shows in the next receive.
+fn answer(host: &Host, message: &ToHost) {
+    if let Err(failure) = host.send(message) {
+        log::warn(&failure.to_string());
+    }
+}
+
+/// The guest's own addresses.
+fn on_link(network: Option<&Network>) -> Vec<IpAddr> {
+    let Some(network) = network else { return Vec::new() };
+    let addresses = [network.ipv4.map(|link| link.address.into()), network.ipv6.map(|link| link.address.into())];
+    addresses.into_iter().flatten().collect()
+}
+
+/// The way to the host; clones share the connection, and their messages do not mix.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    stream: Arc<Mutex<File>>,
+}
+
+/// What comes from the host.
+struct Words {
     stream: File,
     frames: FrameReader<ToGuest>,
 }
 
 impl Host {
-    fn connect() -> Result<Self, Failure> {
-        let stream = vsock::connect_to_host(CONTROL_PORT).during(|| "Cannot connect to the host".into())?;
-        Ok(Self { stream: stream.into(), frames: FrameReader::new() })
+    fn connect() -> Result<(Self, Words), Failure> {
+        let connect = || -> io::Result<(File, File)> {
+            let stream = File::from(vsock::connect_to_host(CONTROL_PORT)?);
+            Ok((stream.try_clone()?, stream))
+        };
+        let (ours, stream) = connect().during(|| "Cannot connect to the host".into())?;
+        Ok((Self { stream: Arc::new(Mutex::new(ours)) }, Words { stream, frames: FrameReader::new() }))
     }
 
+    /// Says something.
+    pub(crate) fn send(&self, message: &ToHost) -> Result<(), Failure> {
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = encode(message).map_err(io::Error::other);
+        frame.and_then(|frame| stream.write_all(&frame)).during(|| "Cannot talk to the host".into())
+    }
+}
+
+impl Words {
     fn receive(&mut self) -> Result<Option<ToGuest>, ProtocolError> {
         self.frames.receive(&self.stream)
-    }
-
-    fn send(&mut self, message: &ToHost) -> Result<(), Failure> {
-        let frame = encode(message).map_err(io::Error::other);
-        frame.and_then(|frame| self.stream.write_all(&frame)).during(|| "Cannot talk to the host".into())
     }
 }

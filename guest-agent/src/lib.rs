@@ -14,5 +14,6 @@ pub mod exec;
 pub mod failure;
 pub mod log;
 pub mod net;
+pub mod ports;
 pub mod shutdown;
 pub mod vsock;

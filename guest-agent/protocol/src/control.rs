@@ -5,8 +5,8 @@
 //!   Hello{version, marks}  -->
 //!                          <--  Setup
 //!   Ready | Failed         -->
-//!                          <--  (SetClock | Ping)*  Shutdown
-//!   Pong* Stopped          -->
+//!                          <--  (SetClock | Ping | Relay | Watch)*  Shutdown
+//!   (Pong | Relays | Listening)* Stopped  -->
 //! ```
 //! When the connection ends without `Shutdown`, the agent shuts the guest down all the same.
 
@@ -24,7 +24,10 @@ pub const MAX_MARKS: usize = 64;
 pub const MAX_WARNINGS: usize = 32;
 /// Longest body of a Setup, files included.
 pub const MAX_SETUP: usize = 4 * 1024 * 1024;
+/// Most ports in one message.
+pub const MAX_PORTS: usize = 256;
 const MAX_TO_HOST: usize = 512 * 1024;
+const MAX_PORT_LIST: usize = 4 + MAX_PORTS * 4;
 
 /// A moment of the guest's boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,15 @@ pub struct Mark {
     pub name: Text,
     /// Guest monotonic clock: nanoseconds since the kernel started its clock.
     pub at_ns: u64,
+}
+
+/// A port of the guest's loopback, and where on the link it is reachable instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relay {
+    /// The port whose service may listen on loopback only.
+    pub port: u16,
+    /// The port of the guest's IPv4 address on which the agent passes connections on.
+    pub at: u16,
 }
 
 /// What the agent tells the host.
@@ -62,6 +74,17 @@ pub enum ToHost {
     },
     /// Everything is stopped and synced; the power goes off next.
     Stopped,
+    /// Answer to `Relay`: the ports that are passed on now. One that is missing cannot be.
+    Relays {
+        /// All of them.
+        relays: Vec<Relay>,
+    },
+    /// The TCP ports on which something in the guest listens where the host can reach it; said after `Watch` and
+    /// whenever that changes.
+    Listening {
+        /// All of them, or the lowest [`MAX_PORTS`].
+        ports: Vec<u16>,
+    },
 }
 
 /// What the host tells the agent.
@@ -84,6 +107,13 @@ pub enum ToGuest {
         /// How long processes get between SIGTERM and SIGKILL.
         grace: Duration,
     },
+    /// Passes connections from the link on to these ports of the guest's loopback, and to no others.
+    Relay {
+        /// All ports that are to be relayed.
+        ports: Vec<u16>,
+    },
+    /// Asks for `Listening` from now on.
+    Watch,
 }
 
 fn encode_marks(marks: &[Mark], out: &mut Encoder<'_>) {
@@ -116,6 +146,8 @@ impl Message for ToHost {
             Self::Failed { .. } => 3,
             Self::Pong { .. } => 4,
             Self::Stopped => 5,
+            Self::Relays { .. } => 6,
+            Self::Listening { .. } => 7,
         }
     }
 
@@ -125,6 +157,7 @@ impl Message for ToHost {
             3 => Some(crate::bytes::MAX_TEXT + 4),
             4 => Some(8),
             5 => Some(0),
+            6 | 7 => Some(MAX_PORT_LIST),
             _ => None,
         }
     }
@@ -142,6 +175,11 @@ impl Message for ToHost {
             Self::Failed { message } => message.encode(out),
             Self::Pong { nonce } => out.u64(*nonce),
             Self::Stopped => {}
+            Self::Relays { relays } => out.list(relays, |out, relay| {
+                out.u16(relay.port);
+                out.u16(relay.at);
+            }),
+            Self::Listening { ports } => out.list(ports, |out, port| out.u16(*port)),
         }
     }
 
@@ -155,6 +193,10 @@ impl Message for ToHost {
             3 => Ok(Self::Failed { message: Text::decode(body)? }),
             4 => Ok(Self::Pong { nonce: body.u64()? }),
             5 => Ok(Self::Stopped),
+            6 => Ok(Self::Relays {
+                relays: body.list(MAX_PORTS, |body| Ok(Relay { port: body.u16()?, at: body.u16()? }))?,
+            }),
+            7 => Ok(Self::Listening { ports: body.list(MAX_PORTS, Decoder::u16)? }),
             _ => Err(ProtocolError::Kind(kind)),
         }
     }
@@ -167,6 +209,8 @@ impl Message for ToGuest {
             Self::SetClock { .. } => 2,
             Self::Ping { .. } => 3,
             Self::Shutdown { .. } => 4,
+            Self::Relay { .. } => 5,
+            Self::Watch => 6,
         }
     }
 
@@ -174,6 +218,8 @@ impl Message for ToGuest {
         match kind {
             1 => Some(MAX_SETUP),
             2..=4 => Some(8),
+            5 => Some(MAX_PORT_LIST),
+            6 => Some(0),
             _ => None,
         }
     }
@@ -187,6 +233,8 @@ impl Message for ToGuest {
             Self::SetClock { unix_ns } => out.u64(*unix_ns),
             Self::Ping { nonce } => out.u64(*nonce),
             Self::Shutdown { grace } => out.u64(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
+            Self::Relay { ports } => out.list(ports, |out, port| out.u16(*port)),
+            Self::Watch => {}
         }
     }
 
@@ -199,6 +247,8 @@ impl Message for ToGuest {
             2 => Ok(Self::SetClock { unix_ns: body.u64()? }),
             3 => Ok(Self::Ping { nonce: body.u64()? }),
             4 => Ok(Self::Shutdown { grace: Duration::from_millis(body.u64()?) }),
+            5 => Ok(Self::Relay { ports: body.list(MAX_PORTS, Decoder::u16)? }),
+            6 => Ok(Self::Watch),
             _ => Err(ProtocolError::Kind(kind)),
         }
     }

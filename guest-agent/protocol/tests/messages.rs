@@ -138,6 +138,10 @@ fn control_to_host() -> impl Strategy<Value = control::ToHost> {
         marks().prop_map(|marks| control::ToHost::Hello { marks }),
         (marks(), vec(text(), 0..5)).prop_map(|(marks, warnings)| control::ToHost::Ready { marks, warnings }),
         text().prop_map(|message| control::ToHost::Failed { message }),
+        vec(any::<(u16, u16)>(), 0..=control::MAX_PORTS).prop_map(|relays| control::ToHost::Relays {
+            relays: relays.into_iter().map(|(port, at)| control::Relay { port, at }).collect(),
+        }),
+        vec(any::<u16>(), 0..=control::MAX_PORTS).prop_map(|ports| control::ToHost::Listening { ports }),
         any::<u64>().prop_map(|nonce| control::ToHost::Pong { nonce }),
         Just(control::ToHost::Stopped),
     ]
