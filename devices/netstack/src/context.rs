@@ -1,5 +1,6 @@
 //! What all parts of the gateway share.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     /// Where the host itself answers.
     pub(crate) own: HostAddresses,
     pub(crate) pins: Pins,
+    /// By port of the guest: the port at which something in the guest passes connections on to its loopback.
+    pub(crate) relays: HashMap<u16, u16>,
     pub(crate) complaint: RateLimit,
     /// Whether the guest is told of IPv6 addresses.
     pub(crate) ipv6: bool,

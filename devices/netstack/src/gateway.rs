@@ -1,5 +1,6 @@
 //! The heart: frames, sockets and timers come in here and go to whom they belong. Run by one thread at a time.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -148,6 +149,7 @@ impl Gateway {
             policy,
             own: host.addresses()?,
             pins: Pins::new(&limits),
+            relays: HashMap::new(),
             complaint: RateLimit::default(),
             ipv6,
             checks,
@@ -268,6 +270,7 @@ impl Gateway {
                     self.udp.revoke(&mut self.context);
                     self.echo.revoke(&mut self.context);
                 }
+                Ok(Command::SetRelays(relays)) => self.context.relays = relays.into_iter().collect(),
                 Ok(Command::Publish(bound, to)) => {
                     let _ = to.send(self.ports.add(&self.context, &mut self.udp, bound));
                 }

@@ -55,6 +55,7 @@ pub(crate) enum Command {
     SetPolicy(Box<Policy>),
     Publish(Bound, Sender<io::Result<()>>),
     Unpublish(SocketAddr, Transport, Sender<bool>),
+    SetRelays(Vec<(u16, u16)>),
 }
 
 impl Netstack {
@@ -101,6 +102,13 @@ impl Handle {
         let (sender, receiver) = channel();
         self.send(Command::Unpublish(bind, transport, sender))?;
         receiver.recv().map_err(|_| gone())
+    }
+
+    /// Where TCP clients of published ports go that the guest refuses: from the first port of each pair to the second, at
+    /// the guest's IPv4 address. Something in the guest passes them on to services that listen on its loopback only, or
+    /// only in the other family. Replaces all pairs of before.
+    pub fn set_relays(&self, relays: Vec<(u16, u16)>) -> io::Result<()> {
+        self.send(Command::SetRelays(relays))
     }
 
     fn send(&self, command: Command) -> io::Result<()> {

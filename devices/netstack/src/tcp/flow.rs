@@ -113,6 +113,11 @@ impl Flow {
         }
     }
 
+    /// Whether no byte has moved yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.from_guest == 0 && self.to_guest == 0
+    }
+
     /// Remembers what the host's socket is ready for. An error ends an open flow.
     pub(super) fn ready(&mut self, ready: Ready) -> Option<Outcome> {
         self.readable |= ready.readable;

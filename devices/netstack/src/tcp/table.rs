@@ -207,6 +207,29 @@ impl TcpTable {
         self.insert(context, flow);
     }
 
+    /// Brings a client that the guest refused to where the guest relays it; false if there is no such place.
+    fn relay(&mut self, context: &mut Context, key: Key) -> bool {
+        let flows = self.flows.len();
+        let refused = self.flows.get_mut(key).filter(|flow| flow.ingress && flow.is_untouched()).map(|flow| flow.tuple);
+        let Some(refused) = refused else { return false };
+        let Some(at) = context.relays.get(&refused.guest.port()) else { return false };
+        let guest = SocketAddr::new(context.addresses.guest_v4.into(), *at);
+        // A relay that refuses is not relayed in turn.
+        if guest == refused.guest || context.relays.values().any(|at| *at == refused.guest.port()) {
+            return false;
+        }
+        let Some(tuple) = self.free_tuple(context, guest) else { return false };
+        let Some(mut endpoint) = Endpoint::connecting(context, tuple.remote, guest, flows) else { return false };
+        endpoint.poll(context.now, None, &mut context.uplink);
+        let Some(flow) = self.flows.get_mut(key) else { return false };
+        flow.tuple = tuple;
+        flow.stage = Stage::Open(Box::new(endpoint));
+        self.by_tuple.remove(&refused);
+        self.by_tuple.insert(tuple, key);
+        self.mark(key);
+        true
+    }
+
     /// A port of the gateway that has no connection with that port of the guest.
     fn free_tuple(&mut self, context: &Context, guest: SocketAddr) -> Option<Tuple> {
         for _ in FIRST_EPHEMERAL..=u16::MAX {
@@ -334,6 +357,7 @@ impl TcpTable {
             match pumped {
                 Ok(Pumped::Idle) if !context.uplink.is_blocked() => self.arm(context, key),
                 Ok(Pumped::Idle | Pumped::Again) => self.mark(key),
+                Ok(Pumped::Over(Outcome::GuestReset)) if self.relay(context, key) => {}
                 Ok(Pumped::Over(outcome)) => self.end(context, key, outcome),
                 Err(_) => self.end_broken(context, key),
             }

@@ -46,6 +46,38 @@ fn a_guest_that_does_not_listen_refuses() {
 }
 
 #[test]
+fn a_client_that_the_guest_refuses_is_relayed() {
+    for bind in ["127.0.0.1:0", "[::1]:0"] {
+        let Bench { mut guest, internet: _internet, handle } = published(bind);
+        let at = handle.report().unwrap().published[0].port.bind;
+        handle.set_relays(vec![(3000, 40_000)]).unwrap();
+        let relay = guest.listen(40_000);
+        let mut client = TcpStream::connect(at).unwrap();
+        client.write_all(b"GET").unwrap();
+        let connection = guest.wait_connected(relay).unwrap();
+        assert!(guest.peer(connection).is_ipv4());
+        assert_eq!(guest.read(connection, 3), b"GET");
+        guest.write(connection, b"200 OK");
+        guest.finish(connection);
+        guest.idle();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"200 OK");
+    }
+}
+
+#[test]
+fn a_relay_that_refuses_too_is_the_end() {
+    let Bench { mut guest, internet: _internet, handle } = published("127.0.0.1:0");
+    let at = handle.report().unwrap().published[0].port.bind;
+    handle.set_relays(vec![(3000, 40_000), (40_000, 3000)]).unwrap();
+    let mut client = TcpStream::connect(at).unwrap();
+    guest.idle();
+    assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(handle.report().unwrap().tcp_flows, 0);
+}
+
+#[test]
 fn a_half_closed_client_still_hears_the_guest() {
     let Bench { mut guest, internet: _internet, handle } = published("127.0.0.1:0");
     let at = handle.report().unwrap().published[0].port.bind;
