@@ -22,8 +22,12 @@ fn endless(stage: &Stage) -> Result<Started> {
 pub fn killed_vmm_leaves_nothing(stage: &Stage) -> Result<()> {
     let started = endless(stage)?;
     started.signal(Signal::KILL)?;
+    started.finish()?.ended_with(-9)?;
+    // The lock of the VM's name is the kernel's, so the next command sees that the socket is nobody's.
+    let status = stage.vmm(["status"]).finish()?.succeeded()?;
+    ensure!(status.starts_with("No VM is running"), "{status}");
     // The runner finds what is left: processes, and files in the folders for state, sockets and temporary files.
-    started.finish()?.ended_with(-9)
+    Ok(())
 }
 
 pub fn panicking_kernel_is_reported(stage: &Stage) -> Result<()> {

@@ -9,6 +9,10 @@ use launcher::parse_size as size;
 use crate::network::NetworkArgs;
 use crate::policy::PolicyArgs;
 
+use crate::log::LogArgs;
+use crate::ports::{PortArgs, PublishArgs};
+use crate::status::StatusArgs;
+
 /// Boots a micro-VM around your project and runs a command in it.
 #[derive(Debug, Parser)]
 #[command(name = "vmm", version, max_term_width = 110)]
@@ -21,6 +25,12 @@ pub struct Cli {
 pub enum Command {
     /// Run a command in the project's VM
     Run(RunArgs),
+    /// Show running VMs: engine, shares, network, ports
+    Status(StatusArgs),
+    /// Show, publish and free ports of a running VM
+    Port(PortArgs),
+    /// Show what a VM tried to reach, and what became of it
+    Log(LogArgs),
     /// What the guest may reach: show it, explain one destination, test a table of them
     Policy(PolicyArgs),
     /// Check what this machine offers: engine, KVM, QEMU, image
@@ -40,6 +50,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub network: NetworkArgs,
     #[command(flatten)]
+    pub ports: PublishArgs,
+    #[command(flatten)]
     pub process: ProcessArgs,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -54,6 +66,7 @@ Examples:
   vmm run --project ~/src/app -- make test
   vmm run --no-network -- python3 untrusted.py
   vmm run --mount ~/data:/data:ro -- sh
+  vmm run --publish 8080:80 -- ./serve     http://localhost:8080 is port 80 of the guest
   git diff | vmm run -- sh -c 'wc -l'      pipes work
 
 Options not given here come from ~/.config/vmm/config.toml (top level, or its [project.\"PATH\"] table), then from the

@@ -4,14 +4,18 @@
 mod args;
 mod bench;
 mod doctor;
+mod log;
 mod network;
 mod plan;
 mod policy;
+mod ports;
 mod report;
 mod run;
 mod signals;
+mod status;
 mod terminal;
 mod timings;
+mod which;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -36,6 +40,9 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args, origin).map_err(|error| report::command_failure(&error)),
         Command::Policy(args) => policy::run(&args).map_err(|error| report::failure(&error)),
+        Command::Status(args) => status::run(&args).map_err(|error| report::failure(&error)),
+        Command::Port(args) => ports::run(&args).map_err(|error| report::failure(&error)),
+        Command::Log(args) => log::run(&args).map_err(|error| report::failure(&error)),
         Command::Doctor(args) => doctor::run(&args).map_err(|error| report::failure(&error)),
         Command::Bench(BenchCommand::Boot(args)) => bench::boot(&args).map_err(|error| report::failure(&error)),
     };

@@ -38,6 +38,7 @@ pub fn for_run(args: &RunArgs, dirs: &Dirs) -> Result<Run, Error> {
     plan.mounts = mounts;
     plan.guards = guards(&args.share, &settings, &plan)?;
     plan.proxy = proxy()?;
+    plan.publish.clone_from(&args.ports.publish);
     plan.shows_console = args.output.verbose;
     let env = settings.env.iter().chain(&args.process.env).cloned().collect();
     let user = args.process.user.clone().or(settings.user).unwrap_or_else(|| "root".into());
@@ -65,6 +66,7 @@ fn plan(vm: &VmArgs, project: Mount, settings: &Settings, effective: &Effective)
         kernel: vm.kernel.clone().or_else(|| settings.kernel.clone()),
         network: effective.link(),
         proxy: None,
+        publish: Vec::new(),
         shows_console: false,
     }
 }

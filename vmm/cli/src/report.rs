@@ -13,6 +13,13 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "==> {text}");
 }
 
+/// The same while a program of the guest may have the terminal, which then does not return to the start of a line by itself.
+pub fn aside(text: &str) {
+    let mut out = io::stderr().lock();
+    let _ =
+        if crate::terminal::is_interactive() { write!(out, "\r==> {text}\r\n") } else { writeln!(out, "==> {text}") };
+}
+
 /// A failure of vmm itself with its causes and the guest's last words.
 pub fn failure(error: &launcher::Error) {
     print(error, "");

@@ -5,11 +5,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use launcher::{Attention, Command, Dirs, Error, Network, NetworkReport, Plan, Rule, Session, Stdio};
+use launcher::{Attention, Command, Dirs, Error, Network, NetworkStatus, Plan, Rule, Session, Stdio};
 use vmm::Timeline;
 
 use crate::args::{OutputArgs, RunArgs};
-use crate::{plan, report, signals, terminal, timings};
+use crate::{plan, ports, report, signals, terminal, timings};
 
 /// What a shell adds to a signal's number in an exit status.
 const SIGNALLED: u8 = 128;
@@ -36,6 +36,14 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
         Err(error) => return Err(error),
     };
     announce(plan, &session, &args.output)?;
+    if args.ports.auto_publish {
+        let is_quiet = args.output.quiet;
+        session.mirror_ports(move |notice| {
+            if !is_quiet {
+                report::aside(&notice.to_string());
+            }
+        })?;
+    }
     let ended = execute(&mut session, &asked, args)?;
     session.stop();
     if let Some(refusal) = &ended.refusal {
@@ -94,7 +102,7 @@ fn announce(plan: &Plan, session: &Session, output: &OutputArgs) -> Result<(), E
 }
 
 /// Each open hole is a line.
-fn announce_network(report: &NetworkReport) {
+fn announce_network(report: &NetworkStatus) {
     /// Longer lists are for `vmm policy show`.
     const MAX_LINES: usize = 12;
     let holes: Vec<_> = report.policy.iter().filter(|line| !line.starts_with("deny ")).collect();
@@ -103,8 +111,9 @@ fn announce_network(report: &NetworkReport) {
         report::note(&format!("network: and {more} more; `vmm policy show` lists them"));
     }
     if holes.iter().any(|line| line.contains("host's loopback")) {
-        report::note(&format!("network: the guest sees the host's loopback as {}", report.addresses.gateway_v4));
+        report::note(&format!("network: the guest sees the host's loopback as {}", report.gateway));
     }
+    ports::lines(&report.published).iter().for_each(|line| report::note(&format!("port {line}")));
 }
 
 fn describe(plan: &Plan) {

@@ -3,7 +3,8 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -14,6 +15,8 @@ pub struct Dirs {
     cache: PathBuf,
     state: PathBuf,
     settings: Option<PathBuf>,
+    /// The system's own folder for this user's sockets, if there is one.
+    session: Option<PathBuf>,
 }
 
 impl Dirs {
@@ -37,6 +40,7 @@ impl Dirs {
             settings: absolute("XDG_CONFIG_HOME")
                 .or_else(|| absolute("HOME").map(|home| home.join(".config")))
                 .map(|folder| folder.join("vmm/config.toml")),
+            session: absolute("XDG_RUNTIME_DIR"),
         })
     }
 
@@ -52,13 +56,38 @@ impl Dirs {
 
     /// What cannot: disks of VMs, logs. Created here, readable by the user alone.
     pub fn state(&self) -> Result<&Path, Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.state)
-            .map_err(|source| Error::path("create", &self.state, source))?;
+        create(&self.state)?;
         Ok(&self.state)
     }
+
+    /// Sockets and locks of what runs: below `XDG_RUNTIME_DIR` if that is this user's, else with the state. Created here;
+    /// one that others can get into is refused.
+    pub fn runtime(&self) -> Result<PathBuf, Error> {
+        let user = rustix::process::geteuid().as_raw();
+        // After `sudo` the variable may still name the other user's folder.
+        let is_ours = |folder: &&PathBuf| folder.metadata().is_ok_and(|metadata| metadata.uid() == user);
+        let run = self.session.as_ref().filter(is_ours).map_or_else(|| self.state.join("run"), |dir| dir.join("vmm"));
+        create(&run)?;
+        let metadata = run.symlink_metadata().map_err(|source| Error::path("open", &run, source))?;
+        if !metadata.is_dir() || metadata.uid() != user || metadata.mode() & 0o077 != 0 {
+            let reason = "it must be a folder of yours that nobody else may enter (chmod 700)";
+            return Err(Error::path("keep sockets in", &run, io::Error::other(reason)));
+        }
+        Ok(run)
+    }
+
+    /// Everything below one folder.
+    #[cfg(test)]
+    pub(crate) fn below(folder: &Path) -> Self {
+        let session = folder.join("session");
+        create(&session).unwrap();
+        Self { cache: folder.join("cache"), state: folder.join("state"), settings: None, session: Some(session) }
+    }
+}
+
+fn create(folder: &Path) -> Result<(), Error> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder).map_err(|source| Error::path("create", folder, source))
 }
 
 #[cfg(test)]
@@ -88,6 +117,18 @@ mod tests {
     fn relative_xdg_paths_are_ignored() {
         let dirs = resolve(&[("XDG_CACHE_HOME", "x"), ("HOME", "/h")]).unwrap();
         assert_eq!(dirs.cache(), Path::new("/h/.cache/vmm"));
+    }
+
+    #[test]
+    fn sockets_go_where_nobody_else_gets_in() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(home.path());
+        let run = dirs.runtime().unwrap();
+        assert_eq!(run, home.path().join("session/vmm"));
+        std::fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(dirs.runtime().unwrap_err().to_string().contains("session/vmm"));
+        let without = Dirs { session: None, ..dirs };
+        assert_eq!(without.runtime().unwrap(), home.path().join("state/run"));
     }
 
     #[test]

@@ -91,6 +91,27 @@ pub enum Error {
     /// A signal asked for the end before the command ran.
     #[error("Interrupted before the command ran")]
     Interrupted,
+    /// A running VM said no.
+    #[error("{message}")]
+    Refused {
+        /// Its words.
+        message: String,
+    },
+    /// It cannot be told which VM is meant.
+    #[error("{problem}")]
+    Which {
+        /// What was asked for, and what there is.
+        problem: String,
+    },
+    /// A port cannot be published.
+    #[error("Cannot publish {port}")]
+    Publish {
+        /// The port in the user's words.
+        port: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A step on the host failed.
     #[error("{doing} failed")]
     Host {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use agent_protocol::setup::Setup;
 use devices::balloon::Balloon;
@@ -10,15 +11,17 @@ use devices::fs::{Access, Fs, Share};
 use devices::net::{Net, NetConfig as CardConfig};
 use devices::rng::Rng;
 use devices::vsock::{Vsock, VsockHost};
-use netstack::{NetConfig, Netstack};
+use netstack::{AuditSink, NetConfig, Netstack};
 use virtio::frame::FrameLink;
 use vmm::{Kernel, Vm, VmBuilder, VmConfig};
 
 use crate::assets;
+use crate::control::Agent;
 use crate::dirs::Dirs;
 use crate::error::Error;
 use crate::image::Image;
-use crate::plan::{Network, Plan};
+use crate::plan::{Network as Link, Plan};
+use crate::ports::{Board, Mailbox};
 use crate::setup::{self, OVERLAY_DISK, ROOT_DISK};
 
 /// The guest's address on its vsock; no other VM shares the link.
@@ -29,13 +32,13 @@ const GUEST_CID: u64 = 3;
 pub(crate) struct Parts {
     pub(crate) builder: VmBuilder,
     pub(crate) vsock: VsockHost,
-    pub(crate) network: Option<netstack::Handle>,
+    pub(crate) network: Option<Network>,
     pub(crate) setup: Setup,
 }
 
 impl Parts {
-    /// Opens what `plan` names.
-    pub(crate) fn assemble(plan: &Plan, dirs: &Dirs) -> Result<Self, Error> {
+    /// Opens what `plan` names. What the network stack decides is told to `audit`.
+    pub(crate) fn assemble(plan: &Plan, dirs: &Dirs, audit: Box<dyn AuditSink>) -> Result<Self, Error> {
         let image = Image::open(plan.image.as_deref(), dirs)?;
         let overlay = image.scratch_disk(plan.disk, dirs.state()?)?;
         let (vsock, vsock_host) =
@@ -50,14 +53,33 @@ impl Parts {
             .device(shares(plan)?)
             .device(vsock);
         let mut network = None;
-        if let Network::Policy(policy) = &plan.network {
-            let net = NetConfig { proxy: plan.proxy.clone(), ..NetConfig::new(policy.clone()) };
+        if let Link::Policy(policy) = &plan.network {
+            let net = NetConfig { proxy: plan.proxy.clone(), audit, ..NetConfig::new(policy.clone()) };
             let (card, gateway) = connect(net).map_err(|source| Error::host("Starting the network", source))?;
             builder = builder.device(card);
-            network = Some(gateway);
+            network = Some(Network::new(gateway, plan)?);
         }
         let setup = setup::setup(plan)?;
         Ok(Self { builder, vsock: vsock_host, network, setup })
+    }
+}
+
+/// The network stack, with the plan's ports bound, and the ways to the agent that it needs.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) board: Arc<Board>,
+    pub(crate) agent: Agent,
+    pub(crate) mailbox: Arc<Mailbox>,
+}
+
+impl Network {
+    fn new(gateway: netstack::Handle, plan: &Plan) -> Result<Self, Error> {
+        let (agent, mailbox) = (Agent::default(), Arc::new(Mailbox::default()));
+        let board = Board::new(gateway, agent.clone(), mailbox.clone());
+        for port in &plan.publish {
+            board.publish(*port).map_err(|source| Error::Publish { port: port.to_string(), source })?;
+        }
+        Ok(Self { board: Arc::new(board), agent, mailbox })
     }
 }
 

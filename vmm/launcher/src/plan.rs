@@ -7,6 +7,7 @@ use policy::Policy;
 use vmm::{Engine, Mib};
 
 use crate::guard::Guards;
+use crate::ports::PortSpec;
 use crate::project::Mount;
 
 /// The guest's link to the outside.
@@ -43,6 +44,8 @@ pub struct Plan {
     pub network: Network,
     /// The proxy by which this machine itself goes out; the guest's connections then take it too.
     pub proxy: Option<Proxy>,
+    /// Ports of the guest that the host publishes.
+    pub publish: Vec<PortSpec>,
     /// Copies the guest's console to standard error.
     pub shows_console: bool,
 }

@@ -5,18 +5,25 @@ use std::io::Write;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use agent_protocol::bytes::{EnvVar, GuestPath, Invalid, Word};
 use agent_protocol::client;
+use agent_protocol::control::ToGuest;
 use agent_protocol::exec::{Argv, Exec, Terminal, User, WindowSize};
 use agent_protocol::{EXEC_PORT, ProtocolError};
 use devices::vsock::VsockHost;
 use vmm::Timeline;
 
 use crate::attention::Attention;
+use crate::egress::Log;
 use crate::error::Error;
 use crate::guest::Guest;
+use crate::instance::{Claim, VmId};
+use crate::ports::{Board, Mailbox, Mirror, Notice};
+use crate::remote::{NetworkStatus, Server};
 
 /// How long a guest that has said it is ready may take to accept a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,14 +31,28 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A guest that takes commands. Dropping it kills the VM; [`Session::stop`] shuts it down.
+///
+/// The order of the fields is that of the end: first those that act on the guest from outside, then the guest, then its
+/// network, then the log of what the network did, and the VM's name last.
 #[derive(Debug)]
 pub struct Session {
-    guest: Guest,
-    vsock: VsockHost,
-    attention: Attention,
-    timeline: Timeline,
-    /// Last, so that the guest goes before its network does.
-    network: Option<netstack::Handle>,
+    /// Held for its end.
+    pub(crate) _server: Server,
+    pub(crate) mirror: Option<Mirror>,
+    pub(crate) guest: Guest,
+    pub(crate) vsock: VsockHost,
+    pub(crate) attention: Attention,
+    pub(crate) timeline: Timeline,
+    pub(crate) network: Option<Network>,
+    pub(crate) log: Log,
+    pub(crate) claim: Claim,
+}
+
+/// The network of a running guest.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) board: Arc<Board>,
+    pub(crate) mailbox: Arc<Mailbox>,
 }
 
 /// A command for the guest.
@@ -70,20 +91,27 @@ pub struct Ended {
 }
 
 impl Session {
-    pub(crate) fn new(
-        guest: Guest,
-        vsock: VsockHost,
-        attention: Attention,
-        timeline: Timeline,
-        network: Option<netstack::Handle>,
-    ) -> Self {
-        Self { guest, vsock, attention, timeline, network }
+    /// What the network stack says is in force; nothing if there is no network.
+    pub fn network(&self) -> Result<Option<NetworkStatus>, Error> {
+        let Some(network) = &self.network else { return Ok(None) };
+        let report = network.board.network().report();
+        let report = report.map_err(|source| Error::host("Asking the network stack what is in force", source))?;
+        Ok(Some(NetworkStatus::of(report, self.log.lost().load(Ordering::Relaxed))))
     }
 
-    /// What the network stack says is in force; nothing if there is no network.
-    pub fn network(&self) -> Result<Option<netstack::Report>, Error> {
-        let report = self.network.as_ref().map(netstack::Handle::report).transpose();
-        report.map_err(|source| Error::host("Asking the network stack what is in force", source))
+    /// Its name, by which other commands find it.
+    pub fn id(&self) -> &VmId {
+        &self.claim.card().id
+    }
+
+    /// From now on the host's loopback shows the ports that something in the guest listens on; `tell` hears of each that
+    /// comes and goes. Nothing happens if there is no network.
+    pub fn mirror_ports(&mut self, tell: impl Fn(&Notice) + Send + 'static) -> Result<(), Error> {
+        let Some(network) = &self.network else { return Ok(()) };
+        self.guest.say(&ToGuest::Watch)?;
+        let mirror = Mirror::start(network.board.clone(), network.mailbox.clone(), tell);
+        self.mirror = Some(mirror.map_err(|source| Error::host("Starting a thread", source))?);
+        Ok(())
     }
 
     /// Runs `command` until it ends and its output is written. Signals go to it meanwhile.

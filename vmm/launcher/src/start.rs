@@ -1,20 +1,25 @@
 //! From a plan to a guest that takes commands.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::CONTROL_PORT;
 use agent_protocol::control::{ToGuest, ToHost};
 use agent_protocol::setup::Setup;
+use netstack::Discard;
 use vmm::Timeline;
 
 use crate::attention::Attention;
 use crate::control::Control;
 use crate::dirs::Dirs;
+use crate::egress::Log;
 use crate::error::Error;
 use crate::guest::Guest;
+use crate::instance::Claim;
 use crate::machine::Parts;
 use crate::plan::Plan;
-use crate::session::Session;
+use crate::remote::{Facts, Server, Service};
+use crate::session::{Network, Session};
 use crate::setup;
 
 /// How long a guest may take until its agent is ready; a loaded machine without KVM needs many seconds.
@@ -23,22 +28,50 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 impl Plan {
     /// Checks everything that can be checked without starting anything.
     pub fn check(&self, dirs: &Dirs) -> Result<(), Error> {
-        Parts::assemble(self, dirs)?.builder.engine(self.engine).build()?;
+        Parts::assemble(self, dirs, Box::new(Discard))?.builder.engine(self.engine).build()?;
         Ok(())
     }
 
     /// Boots the VM and brings its agent up. A signal that `attention` receives meanwhile ends both.
     pub fn start(&self, dirs: &Dirs, timeline: &Timeline, attention: &Attention) -> Result<Session, Error> {
-        let Parts { builder, vsock, network, setup } = Parts::assemble(self, dirs)?;
+        let claim = Claim::new(dirs, &self.project.host)?;
+        let (log, audit) = Log::start(claim.state(), &claim.card().id)
+            .map_err(|source| Error::host("Starting the egress log", source))?;
+        let Parts { builder, vsock, network, setup } = Parts::assemble(self, dirs, audit)?;
         let listener =
             vsock.listen(CONTROL_PORT).map_err(|source| Error::host("Listening for the guest agent", source))?;
-        let running = builder.engine(self.engine).timeline(timeline.clone()).build()?.boot()?;
+        let vm = builder.engine(self.engine).timeline(timeline.clone()).build()?;
+        let facts = Facts::new(claim.card(), self, vm.engine());
+        let running = vm.boot()?;
         let vm = running.handle();
         attention.guard_vm(vm.clone());
-        let control = Control::new(running, listener).map_err(|source| Error::host("Starting a thread", source))?;
+        let (agent, mailbox) = match &network {
+            Some(network) => (network.agent.clone(), network.mailbox.clone()),
+            None => Default::default(),
+        };
+        let control = Control::new(running, listener, agent, mailbox.clone())
+            .map_err(|source| Error::host("Starting a thread", source))?;
         let mut guest = Guest::new(vm, control, attention.clone());
         bring_up(&mut guest, setup, timeline)?;
-        Ok(Session::new(guest, vsock, attention.clone(), timeline.clone(), network))
+        let board = network.map(|network| network.board);
+        if let Some(board) = &board {
+            board.begin();
+        }
+        let service = Service::new(facts, board.clone(), log.lost());
+        let server = claim.listen().and_then(|socket| Server::start(socket, Arc::new(service)));
+        let server = server.map_err(|source| Error::host("Opening the VM's socket", source))?;
+        let network = board.map(|board| Network { board, mailbox });
+        Ok(Session {
+            _server: server,
+            mirror: None,
+            guest,
+            vsock,
+            attention: attention.clone(),
+            timeline: timeline.clone(),
+            network,
+            log,
+            claim,
+        })
     }
 }
 

@@ -1,0 +1,128 @@
+//! What a running VM does for whoever asks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use netstack::{Report, Transport};
+use policy::Policy;
+
+use super::message::{NetworkStatus, PublishedPort, Request, Response, ShareStatus, Status};
+use crate::instance::Card;
+use crate::plan::Plan;
+use crate::ports::Board;
+
+/// What does not change while the VM runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    status: Status,
+}
+
+impl Facts {
+    pub(crate) fn new(card: &Card, plan: &Plan, engine: vmm::Engine) -> Self {
+        let shares = plan.shares().map(|share| ShareStatus {
+            host: text(&share.host),
+            guest: text(&share.guest),
+            read_only: share.is_read_only,
+        });
+        let status = Status {
+            id: card.id.clone(),
+            project: card.project.clone(),
+            pid: std::process::id(),
+            started: card.started,
+            engine: format!("{engine:?}").to_lowercase(),
+            cpus: plan.cpus,
+            memory_mib: plan.memory.0,
+            shares: shares.collect(),
+            network: None,
+        };
+        Self { status }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(status: Status) -> Self {
+        Self { status }
+    }
+}
+
+/// JSON has no bytes that are not text.
+fn text(path: &Path) -> PathBuf {
+    path.to_string_lossy().into_owned().into()
+}
+
+/// Answers requests, from any thread.
+#[derive(Debug)]
+pub(crate) struct Service {
+    facts: Facts,
+    board: Option<Arc<Board>>,
+    log_lines_lost: Arc<AtomicU64>,
+}
+
+impl Service {
+    /// `board` is absent where there is no network.
+    pub(crate) fn new(facts: Facts, board: Option<Arc<Board>>, log_lines_lost: Arc<AtomicU64>) -> Self {
+        Self { facts, board, log_lines_lost }
+    }
+
+    /// Does what is asked.
+    pub(crate) fn answer(&self, request: Request) -> Response {
+        let outcome = match (request, &self.board) {
+            (Request::Status, _) => return self.status(),
+            (_, None) => Err("This VM has no network: it was started with --no-network".to_owned()),
+            (Request::Publish { port }, Some(board)) => {
+                board.publish(port).map(|port| Response::Published { port }).map_err(|error| error.to_string())
+            }
+            (Request::Unpublish { address, port, udp }, Some(board)) => {
+                let transport = if udp { Transport::Udp } else { Transport::Tcp };
+                match board.unpublish(address, port, transport) {
+                    Ok(true) => Ok(Response::Done),
+                    Ok(false) => Err(format!("No {transport} port {port} is published there")),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            (Request::SetPolicy { policy }, Some(board)) => set_policy(board, &policy),
+        };
+        outcome.unwrap_or_else(|message| Response::Failed { message })
+    }
+
+    fn status(&self) -> Response {
+        let report = self.board.as_ref().map(|board| board.network().report()).transpose();
+        match report {
+            Ok(report) => {
+                let lost = self.log_lines_lost.load(Ordering::Relaxed);
+                let network = report.map(|report| NetworkStatus::of(report, lost));
+                Response::Status(Box::new(Status { network, ..self.facts.status.clone() }))
+            }
+            Err(error) => Response::Failed { message: error.to_string() },
+        }
+    }
+}
+
+fn set_policy(board: &Board, table: &policy::Table) -> Result<Response, String> {
+    let policy = Policy::from_table(table).map_err(|error| error.to_string())?;
+    board.network().set_policy(policy).map_err(|error| error.to_string())?;
+    // The stack serves commands in their order: when it reports, the policy is in force and flows are cut.
+    board.network().report().map_err(|error| error.to_string())?;
+    Ok(Response::Done)
+}
+
+impl NetworkStatus {
+    /// What the stack reports, and how much of it the log missed.
+    pub(crate) fn of(report: Report, log_lines_lost: u64) -> Self {
+        let published = report.published.into_iter().map(|published| PublishedPort {
+            bind: published.port.bind,
+            guest_port: published.port.guest_port,
+            transport: published.port.transport.to_string().to_lowercase(),
+            connections: published.connections,
+        });
+        Self {
+            gateway: report.addresses.gateway_v4,
+            policy: report.policy,
+            resolvers: report.resolvers,
+            published: published.collect(),
+            tcp_flows: report.tcp_flows,
+            udp_mappings: report.udp_mappings,
+            log_lines_lost,
+        }
+    }
+}
