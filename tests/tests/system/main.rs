@@ -7,6 +7,7 @@ mod files;
 mod library;
 mod network;
 mod paths;
+mod ports;
 mod refusal;
 mod terminal;
 mod user;
@@ -39,6 +40,9 @@ const CASES: &[Case] = cases![
     egress::settings_files_decide_what_a_guest_reaches,
     egress::the_host_s_proxy_is_the_only_way_out,
     egress::bad_policies_are_refused,
+    ports::published_ports_status_and_log,
+    ports::automatic_ports_come_and_go,
+    ports::bad_and_taken_ports_are_refused_before_the_start,
     refusal::neither_kvm_nor_qemu,
     refusal::kvm_without_permission,
     refusal::bad_kernels,
