@@ -108,7 +108,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            tcp_flows: 8192,
+            tcp_flows: 16_384,
             tcp_connecting: 1024,
             udp_mappings: 1024,
             udp_idle: Duration::from_secs(60),

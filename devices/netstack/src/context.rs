@@ -17,6 +17,7 @@ use crate::drops::Drops;
 use crate::inspect::{Budget, Gate, StreamChecks, Terms};
 use crate::intercept::{FlowFacts, Interceptor, OnConnect};
 use crate::poller::Poller;
+use crate::tcp::Spares;
 use crate::timers::Timers;
 use crate::uplink::Uplink;
 
@@ -41,6 +42,7 @@ pub(crate) struct Context {
     /// By port of the guest: the port at which something in the guest passes connections on to its loopback.
     pub(crate) relays: HashMap<u16, u16>,
     pub(crate) complaint: RateLimit,
+    pub(crate) spares: Spares,
     /// Whether the guest is told of IPv6 addresses.
     pub(crate) ipv6: bool,
     pub(crate) checks: StreamChecks,

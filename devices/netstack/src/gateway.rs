@@ -26,7 +26,7 @@ use crate::proxy::ProxyDialer;
 use crate::publish::{Bound, Ports};
 use crate::reassembly::Reassembly;
 use crate::router::Router;
-use crate::tcp::TcpTable;
+use crate::tcp::{Spares, TcpTable};
 use crate::timers::{Alarm, Timers};
 use crate::udp::{UdpTable, send_datagram};
 use crate::uplink::Uplink;
@@ -151,6 +151,7 @@ impl Gateway {
             pins: Pins::new(&limits),
             relays: HashMap::new(),
             complaint: RateLimit::default(),
+            spares: Spares::default(),
             ipv6,
             checks,
             held: Budget::default(),

@@ -14,13 +14,43 @@ use crate::context::Context;
 use crate::uplink::Uplink;
 
 /// One connection as the guest sees it.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     interface: Interface,
     sockets: SocketSet<'static>,
     handle: SocketHandle,
     epoch: Instant,
     mtu: usize,
+    /// Bytes buffered in each direction.
+    size: usize,
 }
+
+/// Endpoints of connections that are over. Most connections are short: what costs most about a new one is to make and
+/// clear its buffers.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "flows hold them boxed, and moving one costs more than the pointer")]
+pub(crate) struct Spares(Vec<Box<Endpoint>>);
+
+impl Spares {
+    /// Keeps a closed endpoint, if it is of the size that the next connection gets anyway.
+    pub(super) fn keep(&mut self, endpoint: Box<Endpoint>) {
+        if self.0.len() < MAX_SPARES && endpoint.size == buffer_size(0) {
+            self.0.push(endpoint);
+        }
+    }
+
+    fn take(&mut self, size: usize) -> Option<Box<Endpoint>> {
+        if size == buffer_size(0) { self.0.pop() } else { None }
+    }
+}
+
+impl std::fmt::Debug for Spares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Spares").field(&self.0.len()).finish()
+    }
+}
+
+/// As many as connections overlap where programs open one per request.
+const MAX_SPARES: usize = 16;
 
 /// Bytes buffered in each direction, by how many flows there are: room for a few 64 KiB segments while flows are few,
 /// a bounded total when they are many.
@@ -34,8 +64,8 @@ fn buffer_size(flows: usize) -> usize {
 
 impl Endpoint {
     /// Waits for the guest's SYN.
-    pub(super) fn listening(context: &mut Context, remote: SocketAddr, flows: usize) -> Option<Self> {
-        let mut endpoint = Self::new(context, remote, flows)?;
+    pub(super) fn listening(context: &mut Context, remote: SocketAddr, flows: usize) -> Option<Box<Self>> {
+        let mut endpoint = Self::at(context, remote, flows)?;
         endpoint.socket().listen(IpEndpoint::from(remote)).ok()?;
         Some(endpoint)
     }
@@ -46,15 +76,38 @@ impl Endpoint {
         local: SocketAddr,
         guest: SocketAddr,
         flows: usize,
-    ) -> Option<Self> {
-        let mut endpoint = Self::new(context, local, flows)?;
-        let Self { interface, sockets, handle, .. } = &mut endpoint;
+    ) -> Option<Box<Self>> {
+        let mut endpoint = Self::at(context, local, flows)?;
+        let Self { interface, sockets, handle, .. } = &mut *endpoint;
         let socket = sockets.get_mut::<Socket<'_>>(*handle);
         socket.connect(interface.context(), IpEndpoint::from(guest), IpEndpoint::from(local)).ok()?;
         Some(endpoint)
     }
 
-    fn new(context: &mut Context, local: SocketAddr, flows: usize) -> Option<Self> {
+    /// A closed endpoint with the address `local`.
+    fn at(context: &mut Context, local: SocketAddr, flows: usize) -> Option<Box<Self>> {
+        let size = buffer_size(flows);
+        let mut endpoint = match context.spares.take(size) {
+            Some(endpoint) => endpoint,
+            None => Box::new(Self::new(context, size)?),
+        };
+        let address = IpAddress::from(local.ip());
+        let prefix = if local.is_ipv4() { 32 } else { 128 };
+        let mut fits = true;
+        endpoint.interface.update_ip_addrs(|all| {
+            all.clear();
+            fits = all.push(IpCidr::new(address, prefix)).is_ok();
+        });
+        let routes = endpoint.interface.routes_mut();
+        routes.update(|all| all.clear());
+        match address {
+            IpAddress::Ipv4(own) => routes.add_default_ipv4_route(own).ok()?,
+            IpAddress::Ipv6(own) => routes.add_default_ipv6_route(own).ok()?,
+        };
+        fits.then_some(endpoint)
+    }
+
+    fn new(context: &mut Context, size: usize) -> Option<Self> {
         let mtu = usize::from(context.mtu);
         let mut config = Config::new(HardwareAddress::Ip);
         let mut seed = [0; 8];
@@ -62,23 +115,14 @@ impl Endpoint {
         config.random_seed = u64::from_ne_bytes(seed);
         let now = clock(context.epoch, context.now);
         let mut wire = Wire { inbound: None, uplink: &mut context.uplink, mtu };
-        let mut interface = Interface::new(config, &mut wire, now);
-        let address = IpAddress::from(local.ip());
-        let prefix = if local.is_ipv4() { 32 } else { 128 };
-        let mut fits = true;
-        interface.update_ip_addrs(|all| fits = all.push(IpCidr::new(address, prefix)).is_ok());
-        match address {
-            IpAddress::Ipv4(own) => interface.routes_mut().add_default_ipv4_route(own).ok()?,
-            IpAddress::Ipv6(own) => interface.routes_mut().add_default_ipv6_route(own).ok()?,
-        };
-        let size = buffer_size(flows);
+        let interface = Interface::new(config, &mut wire, now);
         let mut socket = Socket::new(SocketBuffer::new(vec![0; size]), SocketBuffer::new(vec![0; size]));
         // The link loses nothing and costs nothing: neither waiting for more to send nor for more to acknowledge pays.
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(socket);
-        fits.then_some(Self { interface, sockets, handle, epoch: context.epoch, mtu })
+        Some(Self { interface, sockets, handle, epoch: context.epoch, mtu, size })
     }
 
     pub(super) fn socket(&mut self) -> &mut Socket<'static> {

@@ -287,24 +287,29 @@ impl Flow {
         }
     }
 
-    /// Ends both sides at once, each with a reset unless it is done already.
-    pub(super) fn end(mut self, now: Instant, outcome: Outcome, uplink: &mut Uplink) {
+    /// Ends both sides at once, each with a reset unless it is done already. The guest's side may serve again.
+    pub(super) fn end(self, now: Instant, outcome: Outcome, uplink: &mut Uplink) -> Option<Box<Endpoint>> {
         if outcome != Outcome::Finished
             && let Upstream::Socket(fd) = &self.upstream
             && let Err(error) = sockopt::set_socket_linger(fd, Some(Duration::ZERO))
         {
             tracing::debug!(%error, "Connection could not be made to end with a reset");
         }
-        match &mut self.stage {
+        match self.stage {
             Stage::Connecting { segment, .. } => {
                 // Of an unreachable remote the guest has heard by other means.
                 if !matches!(outcome, Outcome::GuestReset | Outcome::Unreachable) {
                     segment.refuse(uplink);
                 }
+                None
             }
-            Stage::Open(endpoint) => {
+            Stage::Open(mut endpoint) => {
                 endpoint.socket().abort();
-                endpoint.poll(now, None, uplink);
+                // Whoever has heard both ends needs no reset.
+                if outcome != Outcome::Finished {
+                    endpoint.poll(now, None, uplink);
+                }
+                Some(endpoint)
             }
         }
     }

@@ -9,4 +9,5 @@ mod flow;
 mod segment;
 mod table;
 
+pub(crate) use endpoint::Spares;
 pub(crate) use table::TcpTable;

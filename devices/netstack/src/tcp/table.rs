@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use policy::{Name, Protocol};
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use smoltcp::wire::TcpControl;
 
@@ -122,7 +123,12 @@ impl TcpTable {
                             self.arm_greeting(context, key);
                         }
                     }
-                    Err(error) => refuse(context, &segment, packet.bytes, &error),
+                    Err(error) => {
+                        if is_exhausted(&error) {
+                            context.limit("file descriptors");
+                        }
+                        refuse(context, &segment, packet.bytes, &error);
+                    }
                 }
             }
         }
@@ -137,7 +143,7 @@ impl TcpTable {
             Err(error) => return tracing::warn!(%error, "Connection of the guest cannot be handed over"),
         };
         endpoint.poll(context.now, Some(packet.bytes), &mut context.uplink);
-        let stage = Stage::Open(Box::new(endpoint));
+        let stage = Stage::Open(endpoint);
         let mut flow = Flow::new(tuple, stage, Upstream::Socket(ours), context.now);
         flow.gate = gate;
         flow.facts = Some(Box::new(facts.clone()));
@@ -191,7 +197,7 @@ impl TcpTable {
         let Some(mut endpoint) = Endpoint::listening(context, tuple.remote, self.flows.len()) else { return };
         endpoint.poll(context.now, Some(packet.bytes), &mut context.uplink);
         let upstream = Upstream::Resolver(DnsStream::default());
-        self.insert(context, Flow::new(tuple, Stage::Open(Box::new(endpoint)), upstream, context.now));
+        self.insert(context, Flow::new(tuple, Stage::Open(endpoint), upstream, context.now));
     }
 
     /// Brings a client of a published port to the guest.
@@ -202,7 +208,7 @@ impl TcpTable {
         let Some(tuple) = self.free_tuple(context, guest) else { return };
         let Some(mut endpoint) = Endpoint::connecting(context, tuple.remote, guest, self.flows.len()) else { return };
         endpoint.poll(context.now, None, &mut context.uplink);
-        let mut flow = Flow::new(tuple, Stage::Open(Box::new(endpoint)), Upstream::Socket(client), context.now);
+        let mut flow = Flow::new(tuple, Stage::Open(endpoint), Upstream::Socket(client), context.now);
         flow.ingress = true;
         self.insert(context, flow);
     }
@@ -306,7 +312,7 @@ impl TcpTable {
         }));
         match opened {
             Ok(Some(endpoint)) => {
-                flow.stage = Stage::Open(Box::new(endpoint));
+                flow.stage = Stage::Open(endpoint);
                 self.connecting = self.connecting.saturating_sub(1);
                 self.mark(key);
             }
@@ -407,8 +413,9 @@ impl TcpTable {
     fn end(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
         if let Some(flow) = self.remove(context, key, outcome) {
             let (now, uplink) = (context.now, &mut context.uplink);
-            if catch_unwind(AssertUnwindSafe(|| flow.end(now, outcome, uplink))).is_err() {
-                tracing::warn!("Connection of the guest could not be reset");
+            match catch_unwind(AssertUnwindSafe(|| flow.end(now, outcome, uplink))) {
+                Ok(endpoint) => endpoint.into_iter().for_each(|endpoint| context.spares.keep(endpoint)),
+                Err(_) => tracing::warn!("Connection of the guest could not be reset"),
             }
         }
     }
@@ -455,6 +462,11 @@ fn dial(
         (Err(_), Some(second)) => context.dialer.tcp_flow(second, names).map(|dialed| (dialed, None)),
         (Err(error), None) => Err(error),
     }
+}
+
+/// Whether the host has no more descriptors, for this process or for all.
+fn is_exhausted(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))
 }
 
 /// Tells the guest why there is no connection.

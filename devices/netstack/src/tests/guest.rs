@@ -125,6 +125,11 @@ impl Guest {
         self.socket(connection).remote_endpoint().unwrap().into()
     }
 
+    /// The guest's own end.
+    pub(crate) fn local(&mut self, connection: Connection) -> SocketAddr {
+        self.socket(connection).local_endpoint().unwrap().into()
+    }
+
     fn socket(&mut self, connection: Connection) -> &mut Socket<'static> {
         self.sockets.get_mut(connection.0)
     }

@@ -5,6 +5,7 @@ mod foreign;
 mod fragments;
 mod front;
 pub(crate) mod guest;
+mod hostile;
 mod icmp;
 mod intercept;
 pub(crate) mod internet;
