@@ -136,3 +136,12 @@ fn node_costs_little_memory() {
     // With its name and two map entries, about 250 bytes.
     assert!(size_of::<Node>() <= 112, "{}", size_of::<Node>());
 }
+
+#[test]
+fn node_costs_no_more_than_300_bytes() {
+    const NAME: usize = 32;
+    // Maps are at worst 7/16 full; each slot has a byte of its own.
+    let slots = (size_of::<(u64, Box<Node>)>() + 1 + size_of::<(Identity, u64)>() + 1) * 16 / 7;
+    let all = size_of::<Node>() + NAME + slots;
+    assert!(all <= 300, "{all}");
+}

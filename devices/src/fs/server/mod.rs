@@ -166,8 +166,9 @@ impl Server {
             }
             opcode::IOCTL => Err(Errno::NOTTY),
             // Also on purpose: FLUSH (nothing is held back from the host), ACCESS (the guest's kernel judges by the
-            // attributes), extended attributes (none are stored in the user's files) and locks (they are the guest's
-            // own affair). The driver asks once and never again.
+            // attributes), extended attributes (none are stored in the user's files; offering them would cost a request
+            // for every file that `ls -l` lists or that is run) and locks (they are the guest's own affair). The
+            // driver asks once and never again.
             _ => Err(Errno::NOSYS),
         }
     }

@@ -220,3 +220,17 @@ fn file_made_without_a_name_can_be_given_one() {
     assert_eq!(fs::read(guest.path("named")).unwrap(), b"data");
     assert_eq!(fs::metadata(guest.path("named")).unwrap().mode(), 0o100_640);
 }
+
+#[test]
+fn share_replaced_on_the_host_fails_alone() {
+    let mut guest = Guest::with_access(&[Access::ReadWrite; 2]);
+    let other = guest.lookup(ROOT, b"1").unwrap().nodeid;
+    let (file, fh) = guest.create(SHARE, b"file", 0o644).unwrap();
+    fs::remove_dir_all(guest.path("")).unwrap();
+    fs::create_dir(guest.path("")).unwrap();
+    assert_eq!(guest.create(SHARE, b"new", 0o644).err(), Some(Errno::NOENT));
+    assert_eq!(guest.lookup(SHARE, b"file").unwrap().nodeid, 0);
+    assert_eq!(guest.write(file.nodeid, fh, 0, b"still open"), Ok(10));
+    guest.create(other, b"file", 0o644).unwrap();
+    assert!(names(&guest.path("")).is_empty());
+}
