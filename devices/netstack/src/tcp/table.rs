@@ -229,7 +229,7 @@ impl TcpTable {
         endpoint.poll(context.now, None, &mut context.uplink);
         let Some(flow) = self.flows.get_mut(key) else { return false };
         flow.tuple = tuple;
-        flow.stage = Stage::Open(Box::new(endpoint));
+        flow.stage = Stage::Open(endpoint);
         self.by_tuple.remove(&refused);
         self.by_tuple.insert(tuple, key);
         self.mark(key);
