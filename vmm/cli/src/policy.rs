@@ -1,15 +1,18 @@
 //! `vmm policy`: what a guest would be allowed, without starting one.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use launcher::policy::{Action, HostAddresses};
-use launcher::{Answer, Dirs, Effective, Error, Mount, Origin, Question, Settings, TestTable, host_addresses};
+use launcher::{Answer, Client, Dirs, Effective, Error, Mount, Origin, Question, Settings, TestTable, host_addresses};
 use serde::Serialize;
 
 use crate::network::NetworkArgs;
+use crate::report;
+use crate::which::{self, WhichArgs};
 
 const HELP: &str = "\
 The policy of a project is what the command line says, then ~/.config/vmm/config.toml, nearest first:
@@ -45,6 +48,10 @@ pub struct PolicyArgs {
 enum PolicyCommand {
     /// Print the policy that a VM of the project would get, and where each part of it comes from
     Show(ShowArgs),
+    /// Put the project's policy, as settings and options say it now, in force in a running VM
+    ///
+    /// Open connections that it does not allow are cut.
+    Apply(ApplyArgs),
     /// Tell whether a destination would be allowed, by which rule, and how to change that
     Explain(ExplainArgs),
     /// Compare a table of destinations with the policy, as in CI
@@ -71,6 +78,18 @@ struct Scope {
 
 #[derive(Debug, Args)]
 struct ShowArgs {
+    /// Print what a running VM has in force instead, as its data plane reports it [default: that of the current folder]
+    #[arg(long, value_name = "VM", num_args = 0..=1)]
+    #[allow(clippy::option_option)]
+    vm: Option<Option<OsString>>,
+    #[command(flatten)]
+    network: NetworkArgs,
+}
+
+#[derive(Debug, Args)]
+struct ApplyArgs {
+    #[command(flatten)]
+    which: WhichArgs,
     #[command(flatten)]
     network: NetworkArgs,
 }
@@ -99,7 +118,9 @@ struct TestArgs {
 pub fn run(args: &PolicyArgs) -> Result<u8, Error> {
     match &args.command {
         None => show(&args.scope, &NetworkArgs::default()),
+        Some(PolicyCommand::Show(ShowArgs { vm: Some(vm), .. })) => show_running(&args.scope, vm.as_deref()),
         Some(PolicyCommand::Show(show_args)) => show(&args.scope, &show_args.network),
+        Some(PolicyCommand::Apply(apply_args)) => apply(apply_args),
         Some(PolicyCommand::Explain(explain_args)) => explain(&args.scope, explain_args),
         Some(PolicyCommand::Test(test_args)) => test(&args.scope, test_args),
     }
@@ -124,6 +145,26 @@ fn show(scope: &Scope, network: &NetworkArgs) -> Result<u8, Error> {
     let parts = parts(&scope.effective(network)?);
     let lines = parts.iter().map(|Part { key, value, origin }| format!("{key:8} {value:40} {origin}"));
     print(scope.json, &parts, lines)?;
+    Ok(0)
+}
+
+/// What the data plane of a running VM reports.
+fn show_running(scope: &Scope, words: Option<&OsStr>) -> Result<u8, Error> {
+    let dirs = Dirs::from_env()?;
+    let status = Client::connect(&dirs, &which::running(&dirs, words)?.id)?.status()?;
+    let lines = status.network.map_or_else(|| vec!["no network".to_owned()], |network| network.policy);
+    print(scope.json, &lines, lines.clone())?;
+    Ok(0)
+}
+
+fn apply(args: &ApplyArgs) -> Result<u8, Error> {
+    let dirs = Dirs::from_env()?;
+    let card = which::running(&dirs, args.which.vm.as_deref())?;
+    let effective = args.network.effective(&Settings::load(&dirs, &card.project)?)?;
+    let mut client = Client::connect(&dirs, &card.id)?;
+    client.set_policy(effective.table())?;
+    let network = client.status()?.network;
+    network.iter().flat_map(|network| &network.policy).for_each(|line| report::note(&format!("network: {line}")));
     Ok(0)
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use policy::{Policy, Preset, Rule};
+use policy::{Policy, Preset, Rule, Table};
 
 use crate::plan::Network;
 
@@ -124,6 +124,22 @@ impl Effective {
         }
         self.host.iter().for_each(|port| policy.allow_host(port.value));
         policy
+    }
+
+    /// The same in the words of a settings file, for a VM that runs: without a network, nothing.
+    pub fn table(&self) -> Table {
+        if !self.network.value {
+            return Table { preset: Some(Preset::None.to_string()), ..Table::default() };
+        }
+        Table {
+            preset: Some(self.egress.value.to_string()),
+            rules: self.rules.iter().map(|rule| rule.value.text().to_owned()).collect(),
+            deny: Vec::new(),
+            allow: None,
+            lan: self.lan.value,
+            host: self.host.iter().filter_map(|port| port.value).collect(),
+            host_all: self.host.iter().any(|port| port.value.is_none()),
+        }
     }
 
     /// The guest's link to the outside.

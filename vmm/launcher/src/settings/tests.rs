@@ -77,6 +77,16 @@ fn flags_are_nearer_than_files_and_add_host_ports() {
 }
 
 #[test]
+fn a_running_vm_is_told_the_same_policy() {
+    let text = "[policy]\negress = \"none\"\nallow = [\"a.test:443\", \"[2606:4700::/32]:80\", \"10.0.0.0/8\"]\n\
+                deny = [\"b.test\"]\nlan = true\nhost = [80, 443]\n";
+    let effective = effective(text);
+    assert_eq!(policy::Policy::from_table(&effective.table()).unwrap(), effective.policy());
+    let off = parse("network = false\n").unwrap().network(NetworkLayer::default()).unwrap();
+    assert!(policy::Policy::from_table(&off.table()).unwrap().is_closed());
+}
+
+#[test]
 fn an_empty_allow_list_denies() {
     let effective = effective("[policy]\negress = \"none\"\nallow = []\n");
     assert!(effective.policy().is_closed());
