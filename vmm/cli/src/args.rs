@@ -24,7 +24,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a command in the project's VM
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show running VMs: engine, shares, network, ports
     Status(StatusArgs),
     /// Show, publish and free ports of a running VM

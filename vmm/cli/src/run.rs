@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use launcher::{Attention, Command, Dirs, Error, Network, NetworkStatus, Plan, Rule, Session, Stdio};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm::Timeline;
 
 use crate::args::{OutputArgs, RunArgs};
@@ -16,6 +17,7 @@ const SIGNALLED: u8 = 128;
 
 /// Runs the command and returns the exit status to leave with.
 pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
+    raise_descriptor_limit();
     let dirs = Dirs::from_env()?;
     let asked = plan::for_run(args, &dirs)?;
     let plan = &asked.plan;
@@ -53,6 +55,13 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
         timings::print(&timeline);
     }
     Ok(ended.status)
+}
+
+/// Every connection of the guest takes a descriptor, and so does many an open file of a share.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Nothing but fewer connections at a time if it stays.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn execute(session: &mut Session, asked: &plan::Run, args: &RunArgs) -> Result<launcher::Ended, Error> {
