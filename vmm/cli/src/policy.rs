@@ -24,7 +24,7 @@ The policy of a project is what the command line says, then ~/.config/vmm/config
   host = [5432]                           # ports of this machine's loopback, 100.96.0.1 in the guest
 
   [project.\"~/src/app\".policy]            # for one project, asked before the above
-  allow = [\"api.anthropic.com:443\", \"*.npmjs.org\"]
+  allow = [\"api.anthropic.com:443\", \"*.example.com\"]
 
 An allow list without `egress` beside it is all that is allowed; an empty one is nothing. Rules are asked in this order:
 command line, project's table, top level; in each, deny before allow; the first that matches decides, else `egress`.
@@ -62,7 +62,7 @@ enum PolicyCommand {
 const TEST_HELP: &str = "\
 FILE is TOML with two lists of destinations, each as `explain` takes it:
 
-  allow = [\"https://registry.npmjs.org\", \"github.com:22\"]
+  allow = [\"https://packages.example.com\", \"github.com:22\"]
   deny = [\"http://169.254.169.254\", \"https://pastebin.com\", \"10.0.0.5:22\"]";
 
 /// Whose policy.
