@@ -28,15 +28,25 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
     }
     let attention = Attention::default();
     signals::pass_to(&attention).map_err(|source| Error::Host { doing: "Taking over signals", source })?;
-    let timeline = Timeline::since(origin);
-    let mut session = match plan.start(&dirs, &timeline, &attention) {
-        Ok(session) => session,
+    match start(args, &asked, &dirs, &attention, &Timeline::since(origin)) {
         Err(Error::Interrupted) => {
             report::note("interrupted; the command did not run, and nothing is left behind");
-            return Ok(status_of(attention.first_signal()));
+            Ok(status_of(attention.first_signal()))
         }
-        Err(error) => return Err(error),
-    };
+        outcome => outcome,
+    }
+}
+
+/// Starts the VM, runs the command, stops the VM.
+fn start(
+    args: &RunArgs,
+    asked: &plan::Run,
+    dirs: &Dirs,
+    attention: &Attention,
+    timeline: &Timeline,
+) -> Result<u8, Error> {
+    let plan = &asked.plan;
+    let mut session = plan.start(dirs, timeline, attention)?;
     announce(plan, &session, &args.output)?;
     if args.ports.auto_publish {
         let is_quiet = args.output.quiet;
@@ -46,13 +56,13 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
             }
         })?;
     }
-    let ended = execute(&mut session, &asked, args)?;
+    let ended = execute(&mut session, asked, args)?;
     session.stop();
     if let Some(refusal) = &ended.refusal {
         report::note(&format!("the command did not run: {}", refusal.escape_debug()));
     }
     if args.output.timings {
-        timings::print(&timeline);
+        timings::print(timeline);
     }
     Ok(ended.status)
 }

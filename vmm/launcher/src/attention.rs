@@ -22,6 +22,8 @@ struct State {
     /// The first signal that came, for the exit status of a start that was given up.
     first: Option<i32>,
     received: u8,
+    /// The VM was ended while no command ran in it.
+    cut_short: bool,
     vm: Option<vmm::Handle>,
     command: Option<CommandHandle>,
 }
@@ -37,8 +39,10 @@ impl Attention {
                 (Some(command), Some(signal)) => command.signal(signal).is_ok(),
                 _ => false,
             };
+        let state = &mut *state;
         if let (false, Some(vm)) = (is_passed_on, &state.vm) {
             vm.kill();
+            state.cut_short |= state.command.is_none();
         }
     }
 
@@ -53,6 +57,11 @@ impl Attention {
     /// The first signal so far, if one came.
     pub fn first_signal(&self) -> Option<i32> {
         self.lock().first
+    }
+
+    /// True once a signal ended the VM before or between commands.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.lock().cut_short
     }
 
     /// True once a signal came.

@@ -128,6 +128,10 @@ impl Session {
             Ok(client::Outcome::Refused { reason, message }) => {
                 Ok(Ended { status: reason.code(), refusal: Some(message.as_str().to_owned()) })
             }
+            // The signal came when the command was on its way, but not yet there to take it.
+            Err(ProtocolError::Closed | ProtocolError::Io(_)) if self.attention.is_cut_short() => {
+                Err(Error::Interrupted)
+            }
             // The connection ends with the VM: its end explains more than a broken stream does.
             Err(ProtocolError::Closed | ProtocolError::Io(_)) => {
                 let reason = self.guest.end();
