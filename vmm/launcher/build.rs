@@ -1,4 +1,4 @@
-//! Builds what the `vmm` binary carries: the guest agent, packed as an initramfs, and the hash of the kernel beside it.
+//! Builds what the `vmm` binary carries: the guest agent, packed as an initramfs, and the hashes of both.
 
 use std::env;
 use std::fs;
@@ -19,13 +19,17 @@ fn main() {
 
     let agent = build_agent(&root, &out);
     let initramfs = cpio::archive(&[cpio::Entry { name: "init", mode: 0o100_755, content: &read(&agent) }]);
+    println!("cargo::rustc-env=VMM_INITRAMFS_HASH={}", hash(&initramfs));
     fs::write(out.join("initramfs.cpio"), initramfs).expect("OUT_DIR is writable");
 
     let kernel = root.join("kernel/prebuilt/vmlinux.zst");
     println!("cargo::rerun-if-changed={}", kernel.display());
     println!("cargo::rustc-env=VMM_KERNEL_ZST={}", kernel.display());
-    let hash: String = Sha256::digest(read(&kernel)).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    println!("cargo::rustc-env=VMM_KERNEL_HASH={hash}");
+    println!("cargo::rustc-env=VMM_KERNEL_HASH={}", hash(&read(&kernel)));
+}
+
+fn hash(contents: &[u8]) -> String {
+    Sha256::digest(contents).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> Vec<u8> {

@@ -19,9 +19,15 @@ mod which;
 
 use std::process::ExitCode;
 use std::time::Instant;
+use std::{env, io};
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
 
 use crate::args::{BenchCommand, Cli, Command};
 
@@ -51,7 +57,16 @@ fn main() -> ExitCode {
 
 /// `VMM_LOG` takes a filter such as `debug` or `vmm=trace`; by default only what the user should act on is shown.
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("VMM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let asked = env::var("VMM_LOG").ok();
+    let parsed = asked.as_deref().map(str::parse::<Targets>);
+    let is_wrong = matches!(parsed, Some(Err(_)));
+    let filter = parsed.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let lines = fmt::layer().with_writer(io::stderr).without_time();
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    if is_wrong {
+        let asked = asked.unwrap_or_default();
+        tracing::warn!(
+            "VMM_LOG={asked} is no filter and counts for nothing; right would be: VMM_LOG=debug, VMM_LOG=warn,vmm=trace"
+        );
+    }
 }

@@ -91,7 +91,7 @@ fn config(plan: &Plan, dirs: &Dirs) -> Result<VmConfig, Error> {
     let mut config = VmConfig::new(kernel);
     config.cpus = plan.cpus;
     config.memory = plan.memory;
-    config.initramfs = Some(assets::initramfs()?);
+    config.initramfs = Some(assets::initramfs(dirs)?);
     if plan.shows_console {
         let copy = std::io::stderr().as_fd().try_clone_to_owned();
         config.serial = Some(File::from(copy.map_err(|source| Error::host("Copying standard error", source))?));

@@ -15,8 +15,9 @@ use netstack::{AuditSink, Event};
 use super::entry::{Entry, Kind};
 use crate::instance::VmId;
 
-/// Entries that wait for the disk; at 200 a second from the stack this is many seconds' worth.
-const QUEUE: usize = 4096;
+/// Entries that wait for the disk; at 200 a second from the stack this is five seconds' worth. The memory for
+/// them is taken at once.
+const QUEUE: usize = 1024;
 /// A longer log becomes the old log, and the old log goes.
 const MAX_FILE: u64 = 8 << 20;
 const STACK: usize = 128 << 10;
