@@ -7,19 +7,19 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Protocol spoken: the major version is fixed, the minor is that of Linux 6.12.
 pub(super) const MAJOR: u32 = 7;
-pub(super) const MINOR: u32 = 41;
+pub const MINOR: u32 = 41;
 /// Oldest driver served: the one that came with virtio-fs (Linux 5.4).
 pub(super) const OLDEST_MINOR: u32 = 31;
 
 /// Node of the tree's root.
-pub(super) const ROOT: u64 = 1;
+pub const ROOT: u64 = 1;
 
 macro_rules! message {
     ($(#[$meta:meta])* $name:ident { $($field:ident: $kind:ty,)* }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
         #[repr(C)]
-        pub(super) struct $name { $(pub(super) $field: $kind,)* }
+        pub struct $name { $(pub $field: $kind,)* }
     };
 }
 
@@ -82,17 +82,17 @@ pub(super) mod feature {
 }
 
 /// `fuse_setattr_in.valid`: which fields count.
-pub(super) mod set {
-    pub(in super::super) const MODE: u32 = 1 << 0;
-    pub(in super::super) const UID: u32 = 1 << 1;
-    pub(in super::super) const GID: u32 = 1 << 2;
-    pub(in super::super) const SIZE: u32 = 1 << 3;
-    pub(in super::super) const ATIME: u32 = 1 << 4;
-    pub(in super::super) const MTIME: u32 = 1 << 5;
-    pub(in super::super) const FH: u32 = 1 << 6;
-    pub(in super::super) const ATIME_NOW: u32 = 1 << 7;
-    pub(in super::super) const MTIME_NOW: u32 = 1 << 8;
-    pub(in super::super) const KILL_SUIDGID: u32 = 1 << 11;
+pub mod set {
+    pub const MODE: u32 = 1 << 0;
+    pub const UID: u32 = 1 << 1;
+    pub const GID: u32 = 1 << 2;
+    pub const SIZE: u32 = 1 << 3;
+    pub const ATIME: u32 = 1 << 4;
+    pub const MTIME: u32 = 1 << 5;
+    pub const FH: u32 = 1 << 6;
+    pub const ATIME_NOW: u32 = 1 << 7;
+    pub const MTIME_NOW: u32 = 1 << 8;
+    pub const KILL_SUIDGID: u32 = 1 << 11;
 }
 
 /// `fuse_getattr_in.getattr_flags`: the file handle counts.

@@ -4,9 +4,10 @@ use std::os::unix::fs::symlink;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
-use zerocopy::IntoBytes;
+use virtio::test_kit::{Buffer, DATA};
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::guest::{Guest, SHARE, libc_flags, names};
+use super::guest::{ANSWER, Guest, SHARE, libc_flags, names};
 use crate::fs::Access;
 use crate::fs::wire::{self, CreateIn, InHeader, MkdirIn, MknodIn, ROOT, ReadIn, Rename2In, WriteIn, opcode};
 
@@ -75,6 +76,28 @@ fn names_without_an_end_are_refused() {
 }
 
 #[test]
+fn there_is_no_way_up() {
+    let mut guest = Guest::new();
+    let inner = guest.mkdir(SHARE, b"inner").unwrap().nodeid;
+    for node in [ROOT, SHARE, inner] {
+        for name in [&b".."[..], b".", b"../..", b"../0"] {
+            assert_eq!(guest.lookup(node, name).err(), Some(Errno::INVAL), "{name:?}");
+        }
+    }
+}
+
+#[test]
+fn name_that_comes_with_a_nameless_file_is_not_used() {
+    let mut guest = Guest::new();
+    let asked = CreateIn { flags: 2, mode: 0o644, umask: 0, open_flags: 0 };
+    for name in bad_names() {
+        let _ = guest.call(opcode::TMPFILE, SHARE, &[asked.as_bytes(), &name, b"\0"]);
+    }
+    assert!(names(&guest.path("")).is_empty());
+    guest.assert_nothing_escaped();
+}
+
+#[test]
 fn symbolic_links_are_told_but_never_followed() {
     let mut guest = Guest::new();
     std::fs::create_dir(guest.path("inner")).unwrap();
@@ -121,6 +144,25 @@ fn only_regular_files_are_opened() {
             assert_eq!(guest.create_with(SHARE, name, 0o644, flags).err(), Some(Errno::EXIST));
         }
         assert_eq!(guest.opendir(node).err(), Some(Errno::NOTDIR));
+        let size = wire::SetattrIn { valid: wire::set::SIZE, ..wire::SetattrIn::default() };
+        assert_eq!(guest.setattr(node, &size).err(), Some(Errno::INVAL));
+    }
+}
+
+#[test]
+fn devices_of_the_host_are_not_opened() {
+    let mut guest = Guest::new();
+    for (name, kind, device) in [("chr", FileType::CharacterDevice, 5), ("blk", FileType::BlockDevice, 7)] {
+        let device = rustix::fs::makedev(device, 0);
+        if mknodat(CWD, guest.path(name), kind, Mode::RUSR | Mode::WUSR, device).is_err() {
+            // Only root can make them.
+            return;
+        }
+        let node = guest.lookup(SHARE, name.as_bytes()).unwrap().nodeid;
+        for flags in [libc_flags::RDONLY, libc_flags::WRONLY, libc_flags::RDWR | libc_flags::TRUNC] {
+            assert_eq!(guest.open(node, flags).err(), Some(Errno::NXIO));
+            assert_eq!(guest.create_with(SHARE, name.as_bytes(), 0o644, flags).err(), Some(Errno::EXIST));
+        }
         let size = wire::SetattrIn { valid: wire::set::SIZE, ..wire::SetattrIn::default() };
         assert_eq!(guest.setattr(node, &size).err(), Some(Errno::INVAL));
     }
@@ -268,6 +310,54 @@ fn requests_without_room_for_the_answer_change_nothing() {
         assert_eq!(guest.raw(&[header.as_bytes(), mkdir.as_bytes(), b"new\0"].concat(), room), b"");
     }
     assert!(names(&guest.path("")).is_empty());
+}
+
+#[test]
+fn request_may_lie_where_its_answer_goes() {
+    let mut guest = Guest::new();
+    let (file, fh) = guest.create(SHARE, b"file", 0o644).unwrap();
+    guest.write(file.nodeid, fh, 0, &[7; 4096]).unwrap();
+    let asked = ReadIn { fh, size: 4096, ..ReadIn::default() };
+    let header = InHeader { len: 80, opcode: opcode::READ, unique: 9, nodeid: file.nodeid, ..InHeader::default() };
+    let request = [header.as_bytes(), asked.as_bytes()].concat();
+    let written = guest.chain(&request, &[Buffer::readable(DATA, 80), Buffer::writable(DATA, 4096 + 16)]);
+    assert_eq!(written, 4096 + 16);
+    let head = wire::OutHeader { len: written, error: 0, unique: 9 };
+    assert_eq!(guest.memory(DATA, written), [head.as_bytes(), &[7; 4096]].concat());
+    // What is written to the file is being overwritten by the answer.
+    let asked = WriteIn { fh, size: 4096, ..WriteIn::default() };
+    let header = InHeader { len: 80 + 4096, opcode: opcode::WRITE, ..header };
+    let request = [header.as_bytes(), asked.as_bytes(), &[8; 4096]].concat();
+    let written = guest.chain(&request, &[Buffer::readable(DATA, 80 + 4096), Buffer::writable(DATA + 80, 64)]);
+    assert_eq!(written, 24);
+    assert_eq!(std::fs::read(guest.path("file")).unwrap(), [8; 4096]);
+}
+
+#[test]
+fn pieces_of_no_length_are_passed_over() {
+    let mut guest = Guest::new();
+    std::fs::write(guest.path("file"), b"12345").unwrap();
+    let header = InHeader { len: 45, opcode: opcode::LOOKUP, unique: 9, nodeid: SHARE, ..InHeader::default() };
+    let request = [header.as_bytes(), b"file\0"].concat();
+    let nothing = (Buffer::readable(DATA, 0), Buffer::writable(DATA, 0));
+    let chain = [
+        nothing.0,
+        Buffer::readable(DATA, 3),
+        nothing.0,
+        Buffer::readable(DATA + 3, 42),
+        nothing.0,
+        nothing.1,
+        Buffer::writable(ANSWER, 5),
+        nothing.1,
+        Buffer::writable(ANSWER + 5, 200),
+        nothing.1,
+    ];
+    assert_eq!(guest.chain(&request, &chain), 144);
+    let (head, rest) = wire::OutHeader::read_from_prefix(&guest.memory(ANSWER, 144))
+        .map(|(head, rest)| (head, rest.to_vec()))
+        .unwrap();
+    assert_eq!((head.error, head.unique), (0, 9));
+    assert_eq!(wire::EntryOut::read_from_bytes(&rest).unwrap().attr.size, 5);
 }
 
 #[test]

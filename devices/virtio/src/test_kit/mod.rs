@@ -7,6 +7,7 @@
 mod driver;
 mod echo;
 mod hostile;
+mod inline;
 mod local;
 mod ram;
 mod recorder;
@@ -17,6 +18,7 @@ mod transport;
 pub use driver::{Buffer, Descriptor, DriverQueue, Used};
 pub use echo::{Button, Echo};
 pub use hostile::{Hostile, hostile_chains};
+pub use inline::Inline;
 pub use local::Local;
 pub use ram::{DATA, HIGH_END, HIGH_START, HOLE, LOW_SEAM, ram};
 pub use recorder::{FaultRecorder, InterruptRecorder};
