@@ -17,7 +17,7 @@ use crate::drops::Drops;
 use crate::inspect::{Budget, Gate, StreamChecks, Terms};
 use crate::intercept::{FlowFacts, Interceptor, OnConnect};
 use crate::poller::Poller;
-use crate::tcp::Spares;
+use crate::tcp::Stalled;
 use crate::timers::Timers;
 use crate::uplink::Uplink;
 
@@ -25,7 +25,7 @@ use crate::uplink::Uplink;
 pub(crate) struct Context {
     /// When the current round of the loop began.
     pub(crate) now: Instant,
-    /// Zero of smoltcp's clock.
+    /// When the gateway began.
     pub(crate) epoch: Instant,
     pub(crate) addresses: Addresses,
     pub(crate) mtu: u16,
@@ -42,7 +42,10 @@ pub(crate) struct Context {
     /// By port of the guest: the port at which something in the guest passes connections on to its loopback.
     pub(crate) relays: HashMap<u16, u16>,
     pub(crate) complaint: RateLimit,
-    pub(crate) spares: Spares,
+    /// What the guest's connections wait to be rid of.
+    pub(crate) stalled: Stalled,
+    /// Where bytes go that are only to be passed over.
+    pub(crate) scratch: Box<[u8]>,
     /// Whether the guest is told of IPv6 addresses.
     pub(crate) ipv6: bool,
     pub(crate) checks: StreamChecks,

@@ -26,7 +26,7 @@ use crate::proxy::ProxyDialer;
 use crate::publish::{Bound, Ports};
 use crate::reassembly::Reassembly;
 use crate::router::Router;
-use crate::tcp::{Spares, TcpTable};
+use crate::tcp::{Stalled, TcpTable};
 use crate::timers::{Alarm, Timers};
 use crate::udp::{UdpTable, send_datagram};
 use crate::uplink::Uplink;
@@ -37,6 +37,8 @@ use crate::wire::{
 
 /// Frames taken from the guest before sockets and timers get their turn.
 const MAX_FRAMES: usize = 128;
+/// Bytes passed over in one call. Most kernels do not even touch what is passed over.
+const MAX_SCRATCH: usize = 1 << 20;
 
 /// Everything the thread owns.
 pub(crate) struct Gateway {
@@ -151,7 +153,8 @@ impl Gateway {
             pins: Pins::new(&limits),
             relays: HashMap::new(),
             complaint: RateLimit::default(),
-            spares: Spares::default(),
+            stalled: Stalled::default(),
+            scratch: vec![0; MAX_SCRATCH].into_boxed_slice(),
             ipv6,
             checks,
             held: Budget::default(),
@@ -239,7 +242,7 @@ impl Gateway {
             Owner::Listener(key) => self.ports.accept(context, &mut self.tcp, key),
             Owner::UdpPort(key) => self.udp.on_port_ready(key, ready),
             Owner::Echo(key) => self.echo.on_ready(key, ready),
-            Owner::Router => {}
+            Owner::Router | Owner::TcpRound => {}
         }
     }
 
@@ -247,6 +250,7 @@ impl Gateway {
         let context = &mut self.context;
         match token.owner() {
             Owner::Tcp(key) => self.tcp.on_timer(key, at),
+            Owner::TcpRound => self.tcp.look_after(context, at),
             Owner::Udp(key) => self.udp.on_timer(context, key, at),
             Owner::Dns(key) => self.resolver.on_timer(context, key, at),
             Owner::Listener(key) => self.ports.on_timer(context, &mut self.tcp, key, at),

@@ -5,7 +5,7 @@
 //! [`Handle`] to end it. One thread serves everything from one epoll; nothing polls at intervals.
 //!
 //! ```text
-//! frames -> ethernet, arp, ndp, ip (wire) -> tcp: 4-tuple hash -> one smoltcp interface per flow -> host socket
+//! frames -> ethernet, arp, ndp, ip (wire) -> tcp: 4-tuple hash -> one translated connection per flow -> host socket
 //!                                         -> udp: mapping table -> connected host socket
 //!                                         -> port 53: dns -> the host's resolvers
 //!                                         -> icmp: echo table -> the host's ping sockets

@@ -25,6 +25,8 @@ pub(crate) enum Owner {
     HostAddresses,
     Alarm,
     Router,
+    /// The look after all TCP flows that nothing happens to.
+    TcpRound,
     Tcp(Key),
     Udp(Key),
     Dns(Key),
@@ -44,6 +46,7 @@ const UDP_PORT: u64 = 7;
 const ECHO: u64 = 8;
 const ROUTER: u64 = 9;
 const ALARM: u64 = 10;
+const TCP_ROUND: u64 = 11;
 const KIND_SHIFT: u32 = 56;
 
 impl From<Owner> for Token {
@@ -54,6 +57,7 @@ impl From<Owner> for Token {
             Owner::HostAddresses => (HOST_ADDRESSES, 0),
             Owner::Alarm => (ALARM, 0),
             Owner::Router => (ROUTER, 0),
+            Owner::TcpRound => (TCP_ROUND, 0),
             Owner::Tcp(key) => (TCP, key.to_bits()),
             Owner::Udp(key) => (UDP, key.to_bits()),
             Owner::Dns(key) => (DNS, key.to_bits()),
@@ -74,6 +78,7 @@ impl Token {
             HOST_ADDRESSES => Owner::HostAddresses,
             ALARM => Owner::Alarm,
             ROUTER => Owner::Router,
+            TCP_ROUND => Owner::TcpRound,
             TCP => Owner::Tcp(key),
             UDP => Owner::Udp(key),
             DNS => Owner::Dns(key),
@@ -90,6 +95,8 @@ impl Token {
 pub(crate) struct Ready {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
+    /// The other side sends no more than what is there already.
+    pub(crate) ended: bool,
     pub(crate) error: bool,
 }
 
@@ -159,6 +166,7 @@ impl From<EventFlags> for Ready {
         Self {
             readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
             writable: flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR),
+            ended: flags.intersects(EventFlags::RDHUP | EventFlags::HUP),
             error: flags.contains(EventFlags::ERR),
         }
     }

@@ -22,6 +22,15 @@ pub(crate) struct Uplink {
     gone: bool,
 }
 
+/// An IP packet where frames are built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Built {
+    /// Its length.
+    pub(crate) len: usize,
+    /// For a large segment: the size of the pieces that it is to be cut into.
+    pub(crate) segment: Option<u16>,
+}
+
 impl Uplink {
     pub(crate) fn new(end: StackEnd, addresses: &Addresses) -> Self {
         let mut frame = vec![0; MAX_FRAME].into_boxed_slice();
@@ -100,8 +109,25 @@ impl Uplink {
             return build(&mut vec![0; len]);
         };
         let result = build(packet);
+        self.send_built(Built { len, segment });
+        result
+    }
+
+    /// Sends the IP packet that `build` writes, all but its TCP or UDP checksum, into a space of `space` bytes. There is
+    /// none if it gives none.
+    pub(crate) fn send_if(&mut self, space: usize, build: impl FnOnce(&mut [u8]) -> Option<Built>) {
+        let built = self.frame.get_mut(ETHERNET..ETHERNET.saturating_add(space)).and_then(build);
+        if let Some(built) = built {
+            self.send_built(built);
+        }
+    }
+
+    /// Finishes and sends the packet in `frame`.
+    fn send_built(&mut self, built: Built) {
+        let Built { len, segment } = built;
         let offloads = self.end.offloads();
-        let Some(transport) = checksum::transport(packet) else { return result };
+        let Some(packet) = self.frame.get_mut(ETHERNET..ETHERNET.saturating_add(len)) else { return };
+        let Some(transport) = checksum::transport(packet) else { return };
         let header_len = ETHERNET + transport.start;
         let mut header = FrameHeader::default();
         if transport.field == 0 {
@@ -121,14 +147,13 @@ impl Uplink {
             };
             if !allowed {
                 tracing::debug!("Large segment for a guest that no longer takes any");
-                return result;
+                return;
             }
             header.segmentation = Some(Segmentation { kind, size });
             header.header_len = u16::try_from(header_len + checksum::tcp_header_len(packet, &transport)).unwrap_or(0);
         }
         let ethertype = if transport.version == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
         self.send_frame(ethertype, len, header);
-        result
     }
 
     fn send_frame(&mut self, ethertype: u16, len: usize, header: FrameHeader) {

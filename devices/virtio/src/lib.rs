@@ -10,6 +10,7 @@ mod eventfd;
 mod fault;
 pub mod frame;
 mod local;
+mod peek;
 mod poller;
 mod rate_limit;
 mod reader;
@@ -28,6 +29,7 @@ pub use device::{ConfigSpace, DeviceInfo, NoConfig, Subtree, VirtioDevice, Watch
 pub use eventfd::eventfd_from;
 pub use fault::Fault;
 pub use local::LocalRings;
+pub use peek::set_peek_offset;
 pub use rate_limit::RateLimit;
 pub use reader::Reader;
 pub use release::release;

@@ -64,9 +64,9 @@ impl DnsStream {
         self.unsent.drain(..count.min(self.unsent.len()));
     }
 
-    /// Whether nothing more will be written unless the guest asks for more.
-    pub(super) fn is_done(&self) -> bool {
-        self.pending == 0 && self.unsent.is_empty()
+    /// Whether nothing more is to be answered unless the guest asks for more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending == 0
     }
 }
 

@@ -1,46 +1,35 @@
 //! One flow, and how bytes move through it.
 //!
-//! Both sides push back by themselves: what the host's socket does not take stays in smoltcp's buffer and closes the
-//! guest's window, what smoltcp does not take stays in the host's socket and closes the remote's.
+//! Nothing is buffered on the way. What the host's socket has for the guest is looked at in place, behind the headers of
+//! the frame that takes it there, and is passed over in the socket once the guest has acknowledged it. What the guest
+//! sends goes into the host's socket straight out of its frame. Only what the socket does not take is held, within the
+//! window that the guest was given, and that window stays shut until it is gone.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
-use smoltcp::socket::tcp::{Socket, State};
-
-use super::dns_stream::DnsStream;
-use super::endpoint::Endpoint;
-use super::segment::Segment;
+use super::arrival::Arrival;
+use super::held::Held;
+use super::segment::{FIN, Segment, Tuple};
+use super::state::{State, Tcb};
+use super::timer::Gone;
+use super::upstream::{Broken, Peeked, Upstream};
 use crate::audit::Outcome;
+use crate::context::Context;
 use crate::dialer::Greeting;
 use crate::inspect::Gate;
 use crate::intercept::FlowFacts;
 use crate::poller::Ready;
 use crate::timers::Armed;
-use crate::uplink::Uplink;
 
-/// Turns of one flow before others get theirs.
-const MAX_TURNS: usize = 8;
-/// How long a published port's connection waits for the guest to answer, and the guest for the host's proxy.
+/// Frames to the guest before other flows get their turn.
+const MAX_FRAMES: usize = 16;
+/// Bytes taken before the guest hears of it in the middle of a batch of frames, so that it need not stop for that.
+const ACKNOWLEDGE_EVERY: u32 = 128 << 10;
+/// Room for a guest whose bytes are looked into.
+const INSPECTED_WINDOW: u32 = 64 << 10;
+/// How long the guest waits for the host's proxy.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Both ends of a connection as the guest names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Tuple {
-    pub(super) guest: SocketAddr,
-    pub(super) remote: SocketAddr,
-}
-
-/// Where the bytes go.
-pub(super) enum Upstream {
-    /// Out into the world, or to a client of a published port.
-    Socket(OwnedFd),
-    /// To the gateway's resolver.
-    Resolver(DnsStream),
-}
 
 pub(super) enum Stage {
     /// The host's connection is being made; the guest's SYN waits.
@@ -51,8 +40,8 @@ pub(super) enum Stage {
         /// What has to be said first.
         greeting: Option<Box<dyn Greeting>>,
     },
-    /// Both sides have a socket.
-    Open(Box<Endpoint>),
+    /// Both sides have a connection, or the guest's is being made.
+    Open(Tcb),
 }
 
 pub(super) struct Flow {
@@ -71,11 +60,9 @@ pub(super) struct Flow {
     pub(super) gate: Option<Box<Gate>>,
     /// What was known of a flow of the guest's when it was allowed.
     pub(super) facts: Option<Box<FlowFacts>>,
-    readable: bool,
-    writable: bool,
-    /// The guest said that it sends no more.
-    guest_done: bool,
-    /// The other side was told so.
+    /// What the other side has not taken.
+    pub(super) held: Held,
+    /// The other side was told that the guest sends no more.
     told_upstream: bool,
     /// The other side sends no more.
     upstream_done: bool,
@@ -89,6 +76,12 @@ pub(super) enum Pumped {
     Again,
     /// It is over.
     Over(Outcome),
+}
+
+impl From<Broken> for Outcome {
+    fn from(_: Broken) -> Self {
+        Self::RemoteReset
+    }
 }
 
 impl Flow {
@@ -105,12 +98,16 @@ impl Flow {
             ingress: false,
             gate: None,
             facts: None,
-            readable: true,
-            writable: true,
-            guest_done: false,
+            held: Held::default(),
             told_upstream: false,
             upstream_done: false,
         }
+    }
+
+    /// A flow whose other side is there already.
+    pub(super) fn opened(tuple: Tuple, tcb: Tcb, mut upstream: Upstream, now: Instant) -> Self {
+        upstream.open();
+        Self::new(tuple, Stage::Open(tcb), upstream, now)
     }
 
     /// Whether no byte has moved yet.
@@ -118,236 +115,298 @@ impl Flow {
         self.from_guest == 0 && self.to_guest == 0
     }
 
-    /// Remembers what the host's socket is ready for. An error ends an open flow.
-    pub(super) fn ready(&mut self, ready: Ready) -> Option<Outcome> {
-        self.readable |= ready.readable;
-        self.writable |= ready.writable;
-        let Upstream::Socket(socket) = &self.upstream else { return None };
-        if ready.error && matches!(sockopt::socket_error(socket), Ok(Err(_))) {
-            return Some(Outcome::RemoteReset);
-        }
-        None
+    /// Whether the guest has not acknowledged everything it was sent.
+    pub(super) fn is_in_flight(&self) -> bool {
+        matches!(&self.stage, Stage::Open(tcb) if tcb.in_flight() > 0)
     }
 
-    /// The host's side has another socket now, of which nothing is known.
-    pub(super) fn restart(&mut self) {
-        self.readable = true;
-        self.writable = true;
+    /// Remembers what the host's socket is ready for. An error ends an open flow.
+    pub(super) fn ready(&mut self, ready: Ready) -> Result<(), Outcome> {
+        let Upstream::Socket(socket) = &mut self.upstream else { return Ok(()) };
+        socket.ready(ready);
+        if ready.error && matches!(self.stage, Stage::Open(_)) {
+            socket.check()?;
+        }
+        Ok(())
+    }
+
+    /// The host's connection stands, and so can the guest's.
+    pub(super) fn open(&mut self, tcb: Tcb) {
+        self.upstream.open();
+        self.stage = Stage::Open(tcb);
+    }
+
+    /// Takes a segment of the guest.
+    pub(super) fn on_segment(
+        &mut self,
+        context: &mut Context,
+        segment: &Segment,
+        payload: &[u8],
+    ) -> Result<(), Outcome> {
+        let Stage::Open(tcb) = &mut self.stage else { return Ok(()) };
+        let (acknowledged, new, ends, is_early) = match tcb.on_segment(segment, context.now) {
+            Arrival::Nothing => return Ok(()),
+            Arrival::Stray => {
+                segment.refuse(&mut context.uplink);
+                return Ok(());
+            }
+            Arrival::Reset => return Err(Outcome::GuestReset),
+            Arrival::Valid { acknowledged, payload, ends, is_early } => (acknowledged, payload, ends, is_early),
+        };
+        self.upstream.discard(to_usize(acknowledged), &mut context.scratch)?;
+        let new = payload.get(new).unwrap_or_default();
+        let count = self.take(context, new)?;
+        let Stage::Open(tcb) = &mut self.stage else { return Ok(()) };
+        tcb.accept(to_u32(count), ends && count == new.len(), context.now);
+        if is_early || tcb.unacknowledged >= ACKNOWLEDGE_EVERY {
+            self.open_window(context);
+            self.acknowledge(context);
+        }
+        Ok(())
+    }
+
+    /// Takes bytes of the guest, in order; gives how many.
+    fn take(&mut self, context: &mut Context, bytes: &[u8]) -> Result<usize, Outcome> {
+        let mut sent = 0;
+        if let (Upstream::Socket(socket), None, true) = (&mut self.upstream, &self.gate, self.held.is_empty()) {
+            sent = socket.write(bytes)?;
+            self.from_guest += to_u64(sent);
+        }
+        let rest = bytes.get(sent..).unwrap_or_default();
+        if rest.is_empty() { Ok(sent) } else { Ok(sent + self.held.push(rest, &mut context.stalled)) }
     }
 
     /// Moves what can be moved. Whole messages for the resolver are added to `questions`.
-    pub(super) fn pump(&mut self, now: Instant, uplink: &mut Uplink, questions: &mut Vec<Vec<u8>>) -> Pumped {
-        if let Some(gate) = &mut self.gate
-            && gate.expire(now).is_err()
-        {
-            return Pumped::Over(Outcome::Denied);
-        }
-        let greeted = !matches!(&self.stage, Stage::Connecting { greeting: Some(_), .. });
-        if !greeted && now.saturating_duration_since(self.started) >= CONNECT_TIMEOUT {
-            return Pumped::Over(Outcome::Unreachable);
-        }
-        for _ in 0..MAX_TURNS {
-            let outward = self.pump_out(now, questions);
-            let inward = self.pump_in();
-            let Stage::Open(endpoint) = &mut self.stage else { return Pumped::Idle };
-            endpoint.poll(now, None, uplink);
-            match (outward, inward) {
-                (Err(outcome), _) | (_, Err(outcome)) => return Pumped::Over(outcome),
-                (Ok(false), Ok(false)) => return self.settle(now),
-                _ => {}
-            }
-        }
-        Pumped::Again
+    pub(super) fn pump(&mut self, context: &mut Context, questions: &mut Vec<Vec<u8>>) -> Pumped {
+        self.advance(context, questions).unwrap_or_else(Pumped::Over)
     }
 
-    /// Guest to host. True when something moved.
-    fn pump_out(&mut self, now: Instant, questions: &mut Vec<Vec<u8>>) -> Result<bool, Outcome> {
-        let Stage::Open(endpoint) = &mut self.stage else { return Ok(false) };
-        let socket = endpoint.socket();
-        let mut moved = 0;
-        match &mut self.upstream {
-            Upstream::Socket(fd) if self.gate.is_some() => {
-                let Some(gate) = &mut self.gate else { return Ok(false) };
-                moved += pump_gate(gate, socket, fd, &mut self.writable, now)?;
-            }
-            Upstream::Socket(fd) => {
-                while self.writable && socket.can_recv() {
-                    let sent = socket.recv(|bytes| match send(&*fd, bytes, SendFlags::NOSIGNAL) {
-                        Ok(count) => (count, Ok(count)),
-                        Err(error) => (0, Err(error)),
-                    });
-                    match sent {
-                        Ok(Ok(count)) => moved += count,
-                        Ok(Err(Errno::INTR)) => {}
-                        Ok(Err(Errno::AGAIN)) => self.writable = false,
-                        Ok(Err(_)) => return Err(Outcome::RemoteReset),
-                        Err(_) => break,
-                    }
-                }
-            }
-            Upstream::Resolver(stream) => {
-                while socket.can_recv() && stream.room() > 0 {
-                    let room = stream.room();
-                    let taken = socket.recv(|bytes| {
-                        let bytes = bytes.get(..room).unwrap_or(bytes);
-                        (bytes.len(), (bytes.len(), stream.push(bytes)))
-                    });
-                    let Ok((count, question)) = taken else { break };
-                    moved += count;
-                    questions.extend(question);
-                }
-            }
+    fn advance(&mut self, context: &mut Context, questions: &mut Vec<Vec<u8>>) -> Result<Pumped, Outcome> {
+        let now = context.now;
+        if let Some(gate) = &mut self.gate {
+            gate.expire(now).map_err(|_| Outcome::Denied)?;
         }
-        self.from_guest += u64::try_from(moved).unwrap_or(0);
-
-        self.guest_done |=
-            matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
-        if self.guest_done && !self.told_upstream && socket.recv_queue() == 0 {
-            if let Some(gate) = &mut self.gate {
-                gate.finish().map_err(|_| Outcome::Denied)?;
-                if gate.question().is_some() || !gate.released().is_empty() {
-                    return Ok(moved > 0 || (self.writable && !gate.released().is_empty()));
-                }
-            }
-            self.told_upstream = true;
-            if let Upstream::Socket(fd) = &self.upstream
-                && shutdown(fd, Shutdown::Write).is_err()
+        let tcb = match &mut self.stage {
+            Stage::Open(tcb) => tcb,
+            Stage::Connecting { greeting: Some(_), .. }
+                if now.saturating_duration_since(self.started) >= CONNECT_TIMEOUT =>
             {
-                return Err(Outcome::RemoteReset);
+                return Err(Outcome::Unreachable);
             }
-            return Ok(true);
+            Stage::Connecting { .. } => return Ok(Pumped::Idle),
+        };
+        let is_opening = tcb.state == State::SynSent;
+        tcb.tick(now).map_err(|Gone| if is_opening { Outcome::Unreachable } else { Outcome::Idle })?;
+        self.pump_out(context, questions)?;
+        self.open_window(context);
+        let more = self.pump_in(context)?;
+        let Stage::Open(tcb) = &mut self.stage else { return Ok(Pumped::Idle) };
+        if std::mem::take(&mut tcb.probe_due) {
+            self.tuple.send(&mut context.uplink, &tcb.probe());
         }
-        Ok(moved > 0)
+        if tcb.must_acknowledge() {
+            self.acknowledge(context);
+        }
+        Ok(if more { Pumped::Again } else { self.settle() })
     }
 
-    /// Host to guest. True when something moved.
-    fn pump_in(&mut self) -> Result<bool, Outcome> {
-        let Stage::Open(endpoint) = &mut self.stage else { return Ok(false) };
-        let socket = endpoint.socket();
-        let mut moved = 0;
-        let mut ended = false;
+    fn acknowledge(&mut self, context: &mut Context) {
+        let Stage::Open(tcb) = &mut self.stage else { return };
+        self.tuple.send(&mut context.uplink, &tcb.ack_header());
+        tcb.acknowledged();
+    }
+
+    /// Lets the guest send more once nothing is held.
+    fn open_window(&mut self, context: &Context) {
+        let Stage::Open(tcb) = &mut self.stage else { return };
+        if self.held.is_empty() && !tcb.guest_is_done() {
+            let is_plain = self.gate.is_none() && matches!(self.upstream, Upstream::Socket(_));
+            let window = context.stalled.window();
+            tcb.open_window(if is_plain { window } else { window.min(INSPECTED_WINDOW) });
+        }
+    }
+
+    /// Guest to host.
+    fn pump_out(&mut self, context: &mut Context, questions: &mut Vec<Vec<u8>>) -> Result<(), Outcome> {
         match &mut self.upstream {
-            Upstream::Socket(fd) => {
-                while self.readable && !self.upstream_done && socket.can_send() {
-                    let received = socket.send(|space| match recv(&*fd, &mut *space, RecvFlags::empty()) {
-                        Ok((_, count)) => (count, Ok(count)),
-                        Err(error) => (0, Err(error)),
-                    });
-                    match received {
-                        Ok(Ok(0)) => {
-                            ended = true;
-                            break;
-                        }
-                        Ok(Ok(count)) => moved += count,
-                        Ok(Err(Errno::INTR)) => {}
-                        Ok(Err(Errno::AGAIN)) => self.readable = false,
-                        Ok(Err(_)) => return Err(Outcome::RemoteReset),
-                        Err(_) => break,
-                    }
+            Upstream::Socket(socket) if self.gate.is_none() => {
+                if !self.held.is_empty() {
+                    let sent = socket.write(self.held.bytes())?;
+                    self.held.take(sent, &mut context.stalled);
+                    self.from_guest += to_u64(sent);
                 }
             }
+            Upstream::Socket(_) => self.pump_gate(context)?,
             Upstream::Resolver(stream) => {
-                if socket.can_send() && !stream.unsent().is_empty() {
-                    let count = socket.send_slice(stream.unsent()).unwrap_or(0);
-                    stream.sent(count);
-                    moved += count;
+                while !self.held.is_empty() && stream.room() > 0 {
+                    let bytes = self.held.bytes();
+                    let bytes = bytes.get(..stream.room()).unwrap_or(bytes);
+                    let count = bytes.len();
+                    questions.extend(stream.push(bytes));
+                    self.held.take(count, &mut context.stalled);
+                    self.from_guest += to_u64(count);
                 }
-                ended = !self.upstream_done && self.told_upstream && stream.is_done();
             }
         }
-        self.to_guest += u64::try_from(moved).unwrap_or(0);
-        if ended {
-            self.upstream_done = true;
-            socket.close();
+        let is_done = matches!(&self.stage, Stage::Open(tcb) if tcb.guest_is_done());
+        if !is_done || self.told_upstream || !self.held.is_empty() {
+            return Ok(());
         }
-        Ok(moved > 0 || ended)
+        if let Some(gate) = &mut self.gate {
+            gate.finish().map_err(|_| Outcome::Denied)?;
+            self.pump_gate(context)?;
+            if self.gate.as_ref().is_some_and(|gate| gate.question().is_some() || !gate.released().is_empty()) {
+                return Ok(());
+            }
+        }
+        self.told_upstream = true;
+        Ok(self.upstream.finish()?)
+    }
+
+    /// Guest to host by way of the gate.
+    fn pump_gate(&mut self, context: &mut Context) -> Result<(), Outcome> {
+        let (Some(gate), Upstream::Socket(socket)) = (&mut self.gate, &mut self.upstream) else { return Ok(()) };
+        loop {
+            let sent = socket.write(gate.released())?;
+            gate.sent(sent);
+            self.from_guest += to_u64(sent);
+            let bytes = self.held.bytes();
+            let bytes = bytes.get(..gate.room()).unwrap_or(bytes);
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let count = bytes.len();
+            gate.push(bytes, context.now).map_err(|_| Outcome::Denied)?;
+            self.held.take(count, &mut context.stalled);
+        }
+    }
+
+    /// Host to guest. True when its share was not enough.
+    fn pump_in(&mut self, context: &mut Context) -> Result<bool, Outcome> {
+        for _ in 0..MAX_FRAMES {
+            let Stage::Open(tcb) = &mut self.stage else { return Ok(false) };
+            if context.uplink.is_blocked() {
+                return Ok(false);
+            }
+            if tcb.syn_due {
+                let header = tcb.syn_header(self.tuple.payload_within(context.mtu.into()));
+                self.tuple.send(&mut context.uplink, &header);
+                tcb.syn_sent(context.now);
+                return Ok(false);
+            }
+            if tcb.fin_is_due() {
+                self.tuple.send(&mut context.uplink, &tcb.header(FIN));
+                tcb.data_sent(0, true, context.now);
+                return Ok(false);
+            }
+            let offset = to_usize(tcb.nxt.since(tcb.una));
+            let is_new = tcb.nxt == tcb.sent;
+            // Who takes a flow over takes it from a place that both sides agree on.
+            let is_asking = self.gate.as_ref().is_some_and(|gate| gate.question().is_some());
+            let has_more = !self.upstream_done && !is_asking && self.upstream.has_more(offset, self.told_upstream);
+            if is_new && !has_more {
+                return Ok(false);
+            }
+            let room = to_usize(tcb.sendable()).min(self.upstream.reach(&context.scratch).saturating_sub(offset));
+            if room == 0 {
+                tcb.wait_for_window(context.now);
+                return Ok(false);
+            }
+            if !self.send_data(context, offset, room, is_new)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends one frame of what the host has for the guest; false when there was nothing.
+    fn send_data(&mut self, context: &mut Context, offset: usize, room: usize, is_new: bool) -> Result<bool, Outcome> {
+        let Stage::Open(tcb) = &mut self.stage else { return Ok(false) };
+        let Context { uplink, scratch, now, .. } = context;
+        let offloads = uplink.offloads();
+        let takes_large = if self.tuple.guest.is_ipv4() { offloads.tcp4_segments } else { offloads.tcp6_segments };
+        let mss = usize::from(tcb.mss);
+        let most = match usize::from(self.tuple.payload_within(usize::MAX)) {
+            longest if takes_large => longest - longest % mss,
+            _ => mss,
+        };
+        let (upstream, told, mut peeked) = (&mut self.upstream, self.told_upstream, Ok(Peeked::Nothing));
+        self.tuple.send_with(uplink, room.min(most), tcb.mss, |space| {
+            peeked = upstream.peek(offset, space, told, scratch);
+            let Ok(Peeked::Bytes { count, drained, ends }) = peeked else { return None };
+            Some((count, tcb.data_header(drained, ends || tcb.fin == Some(tcb.nxt.plus(to_u32(count))))))
+        });
+        match peeked? {
+            Peeked::Bytes { count, ends, .. } => {
+                let ends = ends || tcb.fin == Some(tcb.nxt.plus(to_u32(count)));
+                let before = tcb.sent;
+                tcb.data_sent(to_u32(count), ends, *now);
+                self.upstream_done |= ends;
+                self.to_guest += u64::from(tcb.sent.since(before).saturating_sub(ends.into()));
+                Ok(true)
+            }
+            // What the guest has not acknowledged must still be there.
+            _ if !is_new => Err(Outcome::RemoteReset),
+            Peeked::Nothing => Ok(false),
+            Peeked::End => {
+                self.upstream_done = true;
+                tcb.fin = Some(tcb.nxt);
+                Ok(true)
+            }
+        }
     }
 
     /// Nothing moves: is it over?
-    fn settle(&mut self, now: Instant) -> Pumped {
-        let Stage::Open(endpoint) = &mut self.stage else { return Pumped::Idle };
-        let socket = endpoint.socket();
-        let drained = socket.recv_queue() == 0;
-        match socket.state() {
-            // TIME-WAIT protects against segments that were delayed on the way; the link delays none.
-            State::TimeWait if drained => Pumped::Over(Outcome::Finished),
-            State::Closed if self.guest_done && self.upstream_done => {
-                if drained {
-                    Pumped::Over(Outcome::Finished)
-                } else {
-                    Pumped::Idle
-                }
-            }
-            // A reset in SYN-RECEIVED takes smoltcp back to LISTEN.
-            State::Closed | State::Listen => Pumped::Over(Outcome::GuestReset),
-            State::SynSent if now.saturating_duration_since(self.started) > CONNECT_TIMEOUT => {
-                Pumped::Over(Outcome::Unreachable)
-            }
+    fn settle(&self) -> Pumped {
+        match &self.stage {
+            Stage::Open(tcb) if tcb.is_over() && self.told_upstream => Pumped::Over(Outcome::Finished),
             _ => Pumped::Idle,
         }
     }
 
-    /// Ends both sides at once, each with a reset unless it is done already. The guest's side may serve again.
-    pub(super) fn end(self, now: Instant, outcome: Outcome, uplink: &mut Uplink) -> Option<Box<Endpoint>> {
-        if outcome != Outcome::Finished
-            && let Upstream::Socket(fd) = &self.upstream
-            && let Err(error) = sockopt::set_socket_linger(fd, Some(Duration::ZERO))
-        {
-            tracing::debug!(%error, "Connection could not be made to end with a reset");
+    /// Called about once a minute; true when it wants to be pumped.
+    pub(super) fn look_after(&mut self, context: &mut Context) -> Result<bool, Outcome> {
+        let Stage::Open(tcb) = &mut self.stage else { return Ok(false) };
+        if let Upstream::Socket(socket) = &mut self.upstream {
+            socket.settle(&mut context.scratch)?;
+        }
+        tcb.keep_alive(context.now).map_err(|Gone| Outcome::Idle)
+    }
+
+    /// Ends both sides at once, each with a reset unless it is done already.
+    pub(super) fn end(mut self, context: &mut Context, outcome: Outcome) {
+        self.held.clear(&mut context.stalled);
+        if let Upstream::Socket(socket) = &mut self.upstream {
+            match outcome {
+                // Should that fail, the other side has broken the connection off.
+                Outcome::Finished => {
+                    let _ = socket.settle(&mut context.scratch);
+                }
+                _ => socket.break_off(),
+            }
         }
         match self.stage {
-            Stage::Connecting { segment, .. } => {
-                // Of an unreachable remote the guest has heard by other means.
-                if !matches!(outcome, Outcome::GuestReset | Outcome::Unreachable) {
-                    segment.refuse(uplink);
-                }
-                None
+            // Of an unreachable remote the guest has heard by other means.
+            Stage::Connecting { segment, .. } if !matches!(outcome, Outcome::GuestReset | Outcome::Unreachable) => {
+                segment.refuse(&mut context.uplink);
             }
-            Stage::Open(mut endpoint) => {
-                endpoint.socket().abort();
-                // Whoever has heard both ends needs no reset.
-                if outcome != Outcome::Finished {
-                    endpoint.poll(now, None, uplink);
-                }
-                Some(endpoint)
+            // Whoever has heard both ends needs no reset, and nobody answers one.
+            Stage::Open(tcb) if !matches!(outcome, Outcome::GuestReset | Outcome::Finished) => {
+                self.tuple.send(&mut context.uplink, &tcb.reset());
             }
+            _ => {}
         }
     }
 }
 
-/// Guest to host by way of the gate. How many bytes moved.
-fn pump_gate(
-    gate: &mut Gate,
-    socket: &mut Socket<'_>,
-    fd: &OwnedFd,
-    writable: &mut bool,
-    now: Instant,
-) -> Result<usize, Outcome> {
-    let mut moved = 0;
-    loop {
-        while *writable && !gate.released().is_empty() {
-            match send(fd, gate.released(), SendFlags::NOSIGNAL) {
-                Ok(count) => {
-                    gate.sent(count);
-                    moved += count;
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => *writable = false,
-                Err(_) => return Err(Outcome::RemoteReset),
-            }
-        }
-        let room = gate.room();
-        if room == 0 || !socket.can_recv() {
-            return Ok(moved);
-        }
-        let pushed = socket.recv(|bytes| {
-            let bytes = bytes.get(..room).unwrap_or(bytes);
-            (bytes.len(), gate.push(bytes, now))
-        });
-        match pushed {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Outcome::Denied),
-            Err(_) => return Ok(moved),
-        }
-    }
+fn to_usize(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+fn to_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }

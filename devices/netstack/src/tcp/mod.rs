@@ -1,13 +1,29 @@
-//! TCP: each flow of the guest ends in a smoltcp socket of its own and goes on in a socket of the host.
+//! TCP: each flow of the guest ends here and goes on in a socket of the host.
 //!
-//! A flow is found by its 4-tuple and has an interface to itself, so that ten thousand idle flows cost a busy one
-//! nothing. The guest's SYN is kept until the host's connection stands, and only then shown to smoltcp.
+//! The gateway translates: it keeps sequence numbers, and lets the host's socket keep the bytes.
+//!
+//! ```text
+//! guest -> segment -> arrival (judged) -> flow -> send() out of the frame -> upstream
+//!                                              -> held, while the socket is full; the guest's window stays shut
+//! guest <- frame <- peek behind its headers <- upstream; passed over there when the guest has acknowledged it
+//! ```
+//!
+//! `table` finds a flow by its 4-tuple, `state` knows how far both sides are, `timer` what is due when the guest is silent.
+//! The guest's SYN is answered when the host's connection stands. Everything in a segment is untrusted.
 
+mod arrival;
 mod dns_stream;
-mod endpoint;
 mod flow;
+mod held;
 mod segment;
+mod sequence;
+mod state;
 mod table;
+mod timer;
+mod upstream;
 
-pub(crate) use endpoint::Spares;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use held::Stalled;
 pub(crate) use table::TcpTable;

@@ -1,6 +1,7 @@
 //! All TCP flows of the guest.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -10,24 +11,28 @@ use std::time::{Duration, Instant};
 use policy::{Name, Protocol};
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use smoltcp::wire::TcpControl;
 
 use super::dns_stream::DnsStream;
-use super::endpoint::Endpoint;
-use super::flow::{CONNECT_TIMEOUT, Flow, Pumped, Stage, Tuple, Upstream};
-use super::segment::Segment;
+use super::flow::{CONNECT_TIMEOUT, Flow, Pumped, Stage};
+use super::segment::{Segment, Tuple};
+use super::sequence::Seq;
+use super::state::Tcb;
+use super::upstream::Upstream;
 use crate::audit::{Event, Outcome};
 use crate::context::{Context, Decision, Grant};
 use crate::dialer::Dialed;
 use crate::intercept::{Handover, OnHello, handover_pair};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
+use crate::timers::Armed;
 use crate::wire::{Packet, Unreachable, unreachable};
 
 /// Where ephemeral ports of the gateway begin (RFC 6335, 6).
 const FIRST_EPHEMERAL: u16 = 49_152;
-/// Resolution of retransmission timers.
+/// Resolution of the timers of a flow.
 const TICK: Duration = Duration::from_millis(1);
+/// How often all flows are looked after, however quiet they are.
+const ROUND: Duration = Duration::from_secs(60);
 
 pub(crate) struct TcpTable {
     flows: Slab<Flow>,
@@ -36,6 +41,9 @@ pub(crate) struct TcpTable {
     dirty: Vec<Key>,
     next_port: u16,
     questions: Vec<(Key, Vec<u8>)>,
+    round: Armed,
+    /// What nobody who is to guess a sequence number knows (RFC 6528).
+    secret: RandomState,
 }
 
 impl TcpTable {
@@ -47,6 +55,8 @@ impl TcpTable {
             dirty: Vec::new(),
             next_port: FIRST_EPHEMERAL,
             questions: Vec::new(),
+            round: Armed::default(),
+            secret: RandomState::new(),
         }
     }
 
@@ -61,42 +71,39 @@ impl TcpTable {
 
     /// Takes a packet from the guest.
     pub(crate) fn on_packet(&mut self, context: &mut Context, packet: &Packet<'_>) {
-        let Some(segment) = Segment::parse(packet) else { return };
-        let tuple = Tuple { guest: segment.guest, remote: segment.remote };
-        match self.by_tuple.get(&tuple) {
-            Some(&key) => self.feed(context, key, &segment, packet),
-            None if segment.opens() => self.open(context, tuple, segment, packet),
+        let Some((segment, payload)) = Segment::parse(packet) else { return };
+        match self.by_tuple.get(&segment.tuple) {
+            Some(&key) => self.feed(context, key, &segment, payload, packet),
+            None if segment.opens() => self.open(context, segment, packet),
             None => segment.refuse(&mut context.uplink),
         }
     }
 
-    fn feed(&mut self, context: &mut Context, key: Key, segment: &Segment, packet: &Packet<'_>) {
+    fn feed(&mut self, context: &mut Context, key: Key, segment: &Segment, payload: &[u8], packet: &Packet<'_>) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        match &mut flow.stage {
-            Stage::Connecting { syn, segment: first, .. } => match segment.control {
-                TcpControl::Rst => self.end(context, key, Outcome::GuestReset),
+        if let Stage::Connecting { syn, segment: first, .. } = &mut flow.stage {
+            if segment.is_reset() {
+                self.end(context, key, Outcome::GuestReset);
+            } else if segment.opens() {
                 // The guest gave up and starts over with the same port, or repeats itself.
-                TcpControl::Syn => (*syn, *first) = (packet.bytes.into(), *segment),
-                _ => {}
-            },
-            Stage::Open(endpoint) => {
-                let polled = catch_unwind(AssertUnwindSafe(|| {
-                    endpoint.poll(context.now, Some(packet.bytes), &mut context.uplink);
-                }));
-                match polled {
-                    Ok(()) => self.mark(key),
-                    Err(_) => self.end_broken(context, key),
-                }
+                (*syn, *first) = (packet.bytes.into(), *segment);
             }
+            return;
+        }
+        match catch_unwind(AssertUnwindSafe(|| flow.on_segment(context, segment, payload))) {
+            Ok(Ok(())) => self.mark(key),
+            Ok(Err(outcome)) => self.finish(context, key, outcome),
+            Err(_) => self.end_broken(context, key),
         }
     }
 
     /// Judges a new connection and starts it.
-    fn open(&mut self, context: &mut Context, tuple: Tuple, segment: Segment, packet: &Packet<'_>) {
+    fn open(&mut self, context: &mut Context, segment: Segment, packet: &Packet<'_>) {
         // No cookie was ever given out for data in a SYN (RFC 7413).
-        if segment.has_payload {
+        if segment.payload > 0 {
             return;
         }
+        let tuple = segment.tuple;
         if self.flows.len() >= context.limits.tcp_flows || self.connecting >= context.limits.tcp_connecting {
             context.limit("TCP connections");
             return segment.refuse(&mut context.uplink);
@@ -104,17 +111,17 @@ impl TcpTable {
         match context.decide(Protocol::Tcp, tuple.remote) {
             Decision::Ignore => {}
             Decision::Deny => segment.refuse(&mut context.uplink),
-            Decision::Resolver => self.open_resolver(context, tuple, packet),
+            Decision::Resolver => self.open_resolver(context, &segment),
             Decision::Dial(first, second) => {
                 let grant = context.grant(tuple.guest, tuple.remote);
                 if grant.taken {
-                    return self.open_taken(context, tuple, grant, packet);
+                    return self.open_taken(context, &segment, grant);
                 }
                 match dial(context, first, second, &grant.facts.names) {
                     Ok((Dialed { socket, greeting }, fallback)) => {
                         let waits = greeting.is_some();
                         let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback, greeting };
-                        let mut flow = Flow::new(tuple, stage, Upstream::Socket(socket), context.now);
+                        let mut flow = Flow::new(tuple, stage, Upstream::socket(socket), context.now);
                         flow.gate = grant.gate;
                         flow.facts = Some(Box::new(grant.facts));
                         self.connecting += 1;
@@ -135,16 +142,14 @@ impl TcpTable {
     }
 
     /// Brings a flow to the launcher, which wants it.
-    fn open_taken(&mut self, context: &mut Context, tuple: Tuple, grant: Grant, packet: &Packet<'_>) {
+    fn open_taken(&mut self, context: &mut Context, segment: &Segment, grant: Grant) {
         let Grant { facts, gate, .. } = grant;
-        let Some(mut endpoint) = Endpoint::listening(context, tuple.remote, self.flows.len()) else { return };
         let (ours, stream) = match handover_pair() {
             Ok(pair) => pair,
             Err(error) => return tracing::warn!(%error, "Connection of the guest cannot be handed over"),
         };
-        endpoint.poll(context.now, Some(packet.bytes), &mut context.uplink);
-        let stage = Stage::Open(endpoint);
-        let mut flow = Flow::new(tuple, stage, Upstream::Socket(ours), context.now);
+        let mut flow =
+            Flow::opened(segment.tuple, self.accepting(context, segment), Upstream::socket(ours), context.now);
         flow.gate = gate;
         flow.facts = Some(Box::new(facts.clone()));
         self.insert(context, flow);
@@ -156,6 +161,7 @@ impl TcpTable {
     /// Tells what the gate of a flow found out, asks who wants to be asked, and takes the gate down once it is open.
     fn attend(&mut self, context: &mut Context, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
+        let is_in_flight = flow.is_in_flight();
         let (Some(gate), Some(facts)) = (&mut flow.gate, &mut flow.facts) else { return };
         if let Some(finding) = gate.take_finding() {
             let why = finding.denial.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -166,6 +172,10 @@ impl TcpTable {
             }
         }
         if let (Some(hello), Some(interceptor)) = (gate.question().cloned(), &mut context.interceptor) {
+            // Whoever takes the connection over must not be shown what the guest has seen of it.
+            if is_in_flight {
+                return;
+            }
             if interceptor.on_tls_client_hello(facts, &hello) == OnHello::Take {
                 let handed = handover_pair()
                     .and_then(|(ours, stream)| context.poller.add(&ours, Owner::Tcp(key)).map(|()| (ours, stream)));
@@ -176,12 +186,13 @@ impl TcpTable {
                         return self.end(context, key, Outcome::Failed);
                     }
                 };
-                let Upstream::Socket(upstream) = std::mem::replace(&mut flow.upstream, Upstream::Socket(ours)) else {
-                    return;
-                };
-                let (facts, hello, upstream) = (facts.as_ref().clone(), Some(hello), Some(upstream));
+                let mut ours = Upstream::socket(ours);
+                ours.open();
+                let Upstream::Socket(mut upstream) = std::mem::replace(&mut flow.upstream, ours) else { return };
+                // Should that fail, the connection is broken, as whoever has it now will find.
+                let _ = upstream.settle(&mut context.scratch);
+                let (facts, hello, upstream) = (facts.as_ref().clone(), Some(hello), Some(upstream.into_fd()));
                 interceptor.take(Handover { facts, stream, hello, upstream });
-                flow.restart();
             }
             if let Some(gate) = &mut flow.gate {
                 gate.open();
@@ -193,11 +204,10 @@ impl TcpTable {
         }
     }
 
-    fn open_resolver(&mut self, context: &mut Context, tuple: Tuple, packet: &Packet<'_>) {
-        let Some(mut endpoint) = Endpoint::listening(context, tuple.remote, self.flows.len()) else { return };
-        endpoint.poll(context.now, Some(packet.bytes), &mut context.uplink);
+    fn open_resolver(&mut self, context: &mut Context, segment: &Segment) {
         let upstream = Upstream::Resolver(DnsStream::default());
-        self.insert(context, Flow::new(tuple, Stage::Open(endpoint), upstream, context.now));
+        let flow = Flow::opened(segment.tuple, self.accepting(context, segment), upstream, context.now);
+        self.insert(context, flow);
     }
 
     /// Brings a client of a published port to the guest.
@@ -206,16 +216,31 @@ impl TcpTable {
             return context.limit("TCP connections");
         }
         let Some(tuple) = self.free_tuple(context, guest) else { return };
-        let Some(mut endpoint) = Endpoint::connecting(context, tuple.remote, guest, self.flows.len()) else { return };
-        endpoint.poll(context.now, None, &mut context.uplink);
-        let mut flow = Flow::new(tuple, Stage::Open(endpoint), Upstream::Socket(client), context.now);
+        let tcb = self.connecting(context, &tuple);
+        let mut flow = Flow::opened(tuple, tcb, Upstream::socket(client), context.now);
         flow.ingress = true;
         self.insert(context, flow);
     }
 
+    /// A connection that answers the guest's SYN.
+    fn accepting(&self, context: &Context, segment: &Segment) -> Tcb {
+        Tcb::accepting(segment, self.first_sequence(context, &segment.tuple), context.mtu, context.now)
+    }
+
+    /// A connection that begins with a SYN to the guest.
+    fn connecting(&self, context: &Context, tuple: &Tuple) -> Tcb {
+        Tcb::connecting(tuple, self.first_sequence(context, tuple), context.mtu, context.now)
+    }
+
+    /// Where a connection begins: a clock of 4 microseconds for each tuple, which nobody can set theirs by (RFC 9293, 3.4.1).
+    fn first_sequence(&self, context: &Context, tuple: &Tuple) -> Seq {
+        let ticks = context.now.saturating_duration_since(context.epoch).as_micros() / 4;
+        let low = |value: u64| u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0);
+        Seq(low(self.secret.hash_one(tuple))).plus(low(u64::try_from(ticks).unwrap_or(0)))
+    }
+
     /// Brings a client that the guest refused to where the guest relays it; false if there is no such place.
     fn relay(&mut self, context: &mut Context, key: Key) -> bool {
-        let flows = self.flows.len();
         let refused = self.flows.get_mut(key).filter(|flow| flow.ingress && flow.is_untouched()).map(|flow| flow.tuple);
         let Some(refused) = refused else { return false };
         let Some(at) = context.relays.get(&refused.guest.port()) else { return false };
@@ -225,11 +250,10 @@ impl TcpTable {
             return false;
         }
         let Some(tuple) = self.free_tuple(context, guest) else { return false };
-        let Some(mut endpoint) = Endpoint::connecting(context, tuple.remote, guest, flows) else { return false };
-        endpoint.poll(context.now, None, &mut context.uplink);
+        let tcb = self.connecting(context, &tuple);
         let Some(flow) = self.flows.get_mut(key) else { return false };
         flow.tuple = tuple;
-        flow.stage = Stage::Open(endpoint);
+        flow.stage = Stage::Open(tcb);
         self.by_tuple.remove(&refused);
         self.by_tuple.insert(tuple, key);
         self.mark(key);
@@ -253,8 +277,9 @@ impl TcpTable {
         let tuple = flow.tuple;
         let key = self.flows.insert(flow);
         self.by_tuple.insert(tuple, key);
-        if let Some(Flow { upstream: Upstream::Socket(fd), .. }) = self.flows.get_mut(key)
-            && let Err(error) = context.poller.add(&*fd, Owner::Tcp(key))
+        context.timers.arm(&mut self.round, Owner::TcpRound.into(), context.now + ROUND);
+        if let Some(Flow { upstream: Upstream::Socket(socket), .. }) = self.flows.get_mut(key)
+            && let Err(error) = context.poller.add(socket.fd(), Owner::Tcp(key))
         {
             tracing::warn!(%error, "Connection cannot be watched");
             return self.end(context, key, Outcome::Failed);
@@ -265,38 +290,35 @@ impl TcpTable {
     /// The host's socket of a flow is ready for something.
     pub(crate) fn on_ready(&mut self, context: &mut Context, key: Key, ready: Ready) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        match &flow.stage {
-            Stage::Connecting { .. } if ready.writable => self.on_connected(context, key),
-            Stage::Connecting { .. } => {}
-            Stage::Open(_) => match flow.ready(ready) {
-                Some(outcome) => self.end(context, key, outcome),
-                None => self.mark(key),
-            },
+        match (flow.ready(ready), &flow.stage) {
+            (Err(outcome), _) => self.end(context, key, outcome),
+            (Ok(()), Stage::Connecting { .. }) if ready.writable => self.on_connected(context, key),
+            (Ok(()), Stage::Connecting { .. }) => {}
+            (Ok(()), Stage::Open(_)) => self.mark(key),
         }
     }
 
     /// The host's connection stands or has failed: now the guest gets its answer.
     fn on_connected(&mut self, context: &mut Context, key: Key) {
-        let flows = self.flows.len();
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let (Stage::Connecting { syn, segment, fallback, greeting }, Upstream::Socket(fd)) =
+        let (Stage::Connecting { syn, segment, fallback, greeting }, Upstream::Socket(socket)) =
             (&mut flow.stage, &mut flow.upstream)
         else {
             return;
         };
-        if let Ok(Err(error)) = sockopt::socket_error(&*fd) {
+        if let Ok(Err(error)) = sockopt::socket_error(socket.fd()) {
             if let Some(second) = fallback.take()
-                && let Ok(socket) = context.dialer.tcp(second)
-                && context.poller.add(&socket, Owner::Tcp(key)).is_ok()
+                && let Ok(other) = context.dialer.tcp(second)
+                && context.poller.add(&other, Owner::Tcp(key)).is_ok()
             {
-                *fd = socket;
+                flow.upstream = Upstream::socket(other);
                 return;
             }
             let (syn, segment) = (std::mem::take(syn), *segment);
             refuse(context, &segment, &syn, &error.into());
             return self.end(context, key, Outcome::Unreachable);
         }
-        match greeting.as_mut().map(|greeting| greeting.advance(fd)) {
+        match greeting.as_mut().map(|greeting| greeting.advance(socket.fd())) {
             None | Some(Ok(true)) => {}
             Some(Ok(false)) => return,
             Some(Err(error)) => {
@@ -305,19 +327,12 @@ impl TcpTable {
                 return self.end(context, key, Outcome::Unreachable);
             }
         }
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let mut endpoint = Endpoint::listening(context, flow.tuple.remote, flows)?;
-            endpoint.poll(context.now, Some(syn), &mut context.uplink);
-            Some(endpoint)
-        }));
-        match opened {
-            Ok(Some(endpoint)) => {
-                flow.stage = Stage::Open(endpoint);
-                self.connecting = self.connecting.saturating_sub(1);
-                self.mark(key);
-            }
-            _ => self.end(context, key, Outcome::Failed),
-        }
+        let segment = *segment;
+        let tcb = self.accepting(context, &segment);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.open(tcb);
+        self.connecting = self.connecting.saturating_sub(1);
+        self.mark(key);
     }
 
     /// The resolver answers a question that came over TCP.
@@ -357,14 +372,13 @@ impl TcpTable {
                 self.mark(key);
                 continue;
             }
-            let pumped = catch_unwind(AssertUnwindSafe(|| flow.pump(context.now, &mut context.uplink, &mut asked)));
+            let pumped = catch_unwind(AssertUnwindSafe(|| flow.pump(context, &mut asked)));
             self.questions.extend(asked.drain(..).map(|question| (key, question)));
             self.attend(context, key);
             match pumped {
                 Ok(Pumped::Idle) if !context.uplink.is_blocked() => self.arm(context, key),
                 Ok(Pumped::Idle | Pumped::Again) => self.mark(key),
-                Ok(Pumped::Over(Outcome::GuestReset)) if self.relay(context, key) => {}
-                Ok(Pumped::Over(outcome)) => self.end(context, key, outcome),
+                Ok(Pumped::Over(outcome)) => self.finish(context, key, outcome),
                 Err(_) => self.end_broken(context, key),
             }
         }
@@ -378,10 +392,10 @@ impl TcpTable {
     }
 
     fn arm(&mut self, context: &mut Context, key: Key) {
-        if let Some(Flow { stage: Stage::Open(endpoint), armed, gate, .. }) = self.flows.get_mut(key)
-            && let Some(at) = sooner(endpoint.poll_at(context.now), gate.as_ref().and_then(|gate| gate.deadline()))
+        if let Some(Flow { stage: Stage::Open(tcb), armed, gate, .. }) = self.flows.get_mut(key)
+            && let Some(at) = sooner(tcb.clock.deadline(), gate.as_ref().and_then(|gate| gate.deadline()))
         {
-            // Should smoltcp want to be called again at once, it still waits for the next tick.
+            // What is due again at once still waits for the next tick.
             let at = at.max(context.now + TICK);
             context.timers.arm(armed, Owner::Tcp(key).into(), at);
         }
@@ -410,20 +424,46 @@ impl TcpTable {
         }
     }
 
-    fn end(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
-        if let Some(flow) = self.remove(context, key, outcome) {
-            let (now, uplink) = (context.now, &mut context.uplink);
-            match catch_unwind(AssertUnwindSafe(|| flow.end(now, outcome, uplink))) {
-                Ok(endpoint) => endpoint.into_iter().for_each(|endpoint| context.spares.keep(endpoint)),
-                Err(_) => tracing::warn!("Connection of the guest could not be reset"),
+    /// Looks at every flow, also at those that nothing happens to.
+    pub(crate) fn look_after(&mut self, context: &mut Context, at: Instant) {
+        if !self.round.fired(at) {
+            return;
+        }
+        for key in self.flows.keys() {
+            let Some(flow) = self.flows.get_mut(key) else { continue };
+            match catch_unwind(AssertUnwindSafe(|| flow.look_after(context))) {
+                Ok(Ok(true)) => self.mark(key),
+                Ok(Ok(false)) => {}
+                Ok(Err(outcome)) => self.end(context, key, outcome),
+                Err(_) => self.end_broken(context, key),
             }
+        }
+        if self.len() > 0 {
+            context.timers.arm(&mut self.round, Owner::TcpRound.into(), context.now + ROUND);
         }
     }
 
-    /// smoltcp panicked on this flow: its state is worth nothing now. The guest hears with its next segment.
+    /// Ends a flow whose end came by itself.
+    fn finish(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
+        if outcome != Outcome::GuestReset || !self.relay(context, key) {
+            self.end(context, key, outcome);
+        }
+    }
+
+    fn end(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
+        if let Some(flow) = self.remove(context, key, outcome)
+            && catch_unwind(AssertUnwindSafe(|| flow.end(context, outcome))).is_err()
+        {
+            tracing::warn!("Connection of the guest could not be reset");
+        }
+    }
+
+    /// The gateway panicked on this flow: its state is worth nothing now. The guest hears with its next segment.
     fn end_broken(&mut self, context: &mut Context, key: Key) {
         tracing::warn!("Connection of the guest was ended by a fault of the gateway");
-        drop(self.remove(context, key, Outcome::Failed));
+        if let Some(mut flow) = self.remove(context, key, Outcome::Failed) {
+            flow.held.clear(&mut context.stalled);
+        }
     }
 
     fn remove(&mut self, context: &mut Context, key: Key, outcome: Outcome) -> Option<Flow> {
@@ -478,6 +518,6 @@ fn refuse(context: &mut Context, segment: &Segment, syn: &[u8], error: &io::Erro
         io::ErrorKind::HostUnreachable => Unreachable::Host,
         _ => return segment.refuse(&mut context.uplink),
     };
-    let packet = unreachable(syn, segment.guest.ip(), &context.addresses, why);
+    let packet = unreachable(syn, segment.tuple.guest.ip(), &context.addresses, why);
     context.uplink.send_ip(packet.len(), None, |space| space.copy_from_slice(&packet));
 }

@@ -1,0 +1,285 @@
+//! The host's half of a flow: a socket in which what is for the guest stays until the guest has it, or the resolver.
+
+use std::io::IoSliceMut;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendFlags, Shutdown, recv, recvmsg, send, shutdown, sockopt,
+};
+
+use super::dns_stream::DnsStream;
+use crate::poller::Ready;
+
+/// Bytes that the guest has and that may stay in the socket, so that short answers are passed over by the dozen: each
+/// costs a system call. And how many times bytes may.
+const MAX_STALE: usize = 8 << 10;
+const MAX_STALE_PIECES: u8 = 16;
+
+/// Where the bytes go.
+#[derive(Debug)]
+pub(super) enum Upstream {
+    /// Out into the world, to a client of a published port, or to the launcher.
+    Socket(HostSocket),
+    /// To the gateway's resolver.
+    Resolver(DnsStream),
+}
+
+/// The other side broke the connection off, or it broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken;
+
+/// What there is for the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peeked {
+    /// Nothing for now.
+    Nothing,
+    /// So many bytes.
+    Bytes {
+        count: usize,
+        /// Nothing more for now.
+        drained: bool,
+        /// Nothing more, ever.
+        ends: bool,
+    },
+    /// The end.
+    End,
+}
+
+/// A connected stream socket that does not block.
+#[derive(Debug)]
+pub(super) struct HostSocket {
+    fd: OwnedFd,
+    readable: bool,
+    writable: bool,
+    /// Nothing more will come than is there.
+    ended: bool,
+    /// Where the next peek begins, if the kernel keeps that in mind.
+    position: Option<usize>,
+    /// A peek brings everything there is, up to the room there is.
+    is_tcp: bool,
+    /// Bytes at the front that the guest has.
+    stale: usize,
+    stale_pieces: u8,
+}
+
+impl HostSocket {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            // Whoever watches it is told what it is ready for from the start.
+            readable: false,
+            writable: true,
+            ended: false,
+            position: None,
+            is_tcp: false,
+            stale: 0,
+            stale_pieces: 0,
+        }
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Gives the socket up.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// The connection stands; from now on it is looked into.
+    fn open(&mut self) {
+        self.position = virtio::set_peek_offset(&self.fd, 0).is_ok().then_some(0);
+        let domain = sockopt::socket_domain(&self.fd);
+        self.is_tcp = domain.is_ok_and(|domain| [AddressFamily::INET, AddressFamily::INET6].contains(&domain));
+    }
+
+    /// Remembers what it is ready for.
+    pub(super) fn ready(&mut self, ready: Ready) {
+        self.readable |= ready.readable;
+        self.writable |= ready.writable;
+        self.ended |= ready.ended;
+    }
+
+    /// Asks for the error that it told of.
+    pub(super) fn check(&self) -> Result<(), Broken> {
+        if matches!(sockopt::socket_error(&self.fd), Ok(Err(_))) { Err(Broken) } else { Ok(()) }
+    }
+
+    /// Sends what the socket takes.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+        let mut sent = 0;
+        while self.writable && sent < bytes.len() {
+            match send(&self.fd, bytes.get(sent..).unwrap_or_default(), SendFlags::NOSIGNAL) {
+                Ok(count) => sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.writable = false,
+                Err(_) => return Err(Broken),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Looks at what there is behind the first `offset` bytes that the guest has not acknowledged.
+    fn peek(&mut self, offset: usize, space: &mut [u8], scratch: &mut [u8]) -> Result<Peeked, Broken> {
+        let start = self.stale + offset;
+        loop {
+            let result = match self.position {
+                Some(_) => self.peek_at(start, space),
+                None => self.peek_behind(scratch.get_mut(..start).ok_or(Broken)?, space),
+            };
+            match result {
+                Ok(0) => return Ok(Peeked::End),
+                Ok(count) => {
+                    self.position = self.position.map(|at| at + count);
+                    let drained = self.is_tcp && count < space.len();
+                    // An end that was told before the look has nothing behind what was seen.
+                    self.readable = !drained || self.ended;
+                    return Ok(Peeked::Bytes { count, drained, ends: drained && self.ended });
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.readable = false;
+                    return Ok(Peeked::Nothing);
+                }
+                Err(_) => return Err(Broken),
+            }
+        }
+    }
+
+    /// Peeks where the kernel is to begin.
+    fn peek_at(&mut self, start: usize, space: &mut [u8]) -> Result<usize, Errno> {
+        if self.position != Some(start) {
+            let offset = i32::try_from(start).map_err(|_| Errno::OVERFLOW)?;
+            virtio::set_peek_offset(&self.fd, offset).map_err(|_| Errno::NOPROTOOPT)?;
+            self.position = Some(start);
+        }
+        recv(&self.fd, space, RecvFlags::PEEK).map(|(count, _)| count)
+    }
+
+    /// Peeks from the beginning and leaves what fits into `skipped` aside.
+    fn peek_behind(&self, skipped: &mut [u8], space: &mut [u8]) -> Result<usize, Errno> {
+        let start = skipped.len();
+        if start == 0 {
+            return recv(&self.fd, space, RecvFlags::PEEK).map(|(count, _)| count);
+        }
+        let mut parts = [IoSliceMut::new(skipped), IoSliceMut::new(space)];
+        let message = recvmsg(&self.fd, &mut parts, &mut RecvAncillaryBuffer::default(), RecvFlags::PEEK)?;
+        match message.bytes.saturating_sub(start) {
+            0 if !self.ended => Err(Errno::AGAIN),
+            count => Ok(count),
+        }
+    }
+
+    /// The guest has the first `count` bytes.
+    fn discard(&mut self, count: usize, scratch: &mut [u8]) -> Result<(), Broken> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.stale += count;
+        self.stale_pieces = self.stale_pieces.saturating_add(1);
+        let is_little = self.stale < MAX_STALE && self.stale_pieces < MAX_STALE_PIECES;
+        if is_little && self.position.is_some() { Ok(()) } else { self.settle(scratch) }
+    }
+
+    /// Passes over everything that the guest has. A socket that is closed with something in it resets the connection.
+    pub(super) fn settle(&mut self, scratch: &mut [u8]) -> Result<(), Broken> {
+        while self.stale > 0 {
+            let most = self.stale.min(scratch.len());
+            // TCP passes over what is to be truncated (tcp(7), MSG_TRUNC), others copy it.
+            match recv(&self.fd, scratch.get_mut(..most).unwrap_or_default(), RecvFlags::TRUNC) {
+                Ok((_, 0)) => return Err(Broken),
+                Ok((_, count)) => {
+                    let count = count.min(most);
+                    self.stale -= count;
+                    self.position = self.position.map(|at| at.saturating_sub(count));
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Broken),
+            }
+        }
+        self.stale_pieces = 0;
+        Ok(())
+    }
+
+    /// Lets closing it reset the connection.
+    pub(super) fn break_off(&self) {
+        if let Err(error) = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO)) {
+            tracing::debug!(%error, "Connection could not be made to end with a reset");
+        }
+    }
+}
+
+impl Upstream {
+    pub(super) fn socket(fd: OwnedFd) -> Self {
+        Self::Socket(HostSocket::new(fd))
+    }
+
+    /// The connection stands; from now on it is looked into.
+    pub(super) fn open(&mut self) {
+        if let Self::Socket(socket) = self {
+            socket.open();
+        }
+    }
+
+    /// Whether there may be something for the guest behind the first `offset` bytes. `told` says that the guest's end of
+    /// stream was passed on.
+    pub(super) fn has_more(&self, offset: usize, told: bool) -> bool {
+        match self {
+            Self::Socket(socket) => socket.readable,
+            Self::Resolver(stream) => stream.unsent().len() > offset || (told && stream.is_idle()),
+        }
+    }
+
+    /// How far behind the oldest byte that the guest has not acknowledged `peek` can look.
+    pub(super) fn reach(&self, scratch: &[u8]) -> usize {
+        match self {
+            Self::Socket(HostSocket { position: None, .. }) => scratch.len(),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Shows what there is behind the first `offset` bytes that the guest has not acknowledged.
+    pub(super) fn peek(
+        &mut self,
+        offset: usize,
+        space: &mut [u8],
+        told: bool,
+        scratch: &mut [u8],
+    ) -> Result<Peeked, Broken> {
+        match self {
+            Self::Socket(socket) => socket.peek(offset, space, scratch),
+            Self::Resolver(stream) => {
+                let rest = stream.unsent().get(offset..).unwrap_or_default();
+                if rest.is_empty() {
+                    return Ok(if told && stream.is_idle() { Peeked::End } else { Peeked::Nothing });
+                }
+                let count = rest.len().min(space.len());
+                if let (Some(space), Some(rest)) = (space.get_mut(..count), rest.get(..count)) {
+                    space.copy_from_slice(rest);
+                }
+                Ok(Peeked::Bytes { count, drained: count == rest.len(), ends: false })
+            }
+        }
+    }
+
+    /// The guest has the first `count` bytes.
+    pub(super) fn discard(&mut self, count: usize, scratch: &mut [u8]) -> Result<(), Broken> {
+        match self {
+            Self::Socket(socket) => socket.discard(count, scratch),
+            Self::Resolver(stream) => {
+                stream.sent(count);
+                Ok(())
+            }
+        }
+    }
+
+    /// The guest sends no more.
+    pub(super) fn finish(&mut self) -> Result<(), Broken> {
+        match self {
+            Self::Socket(socket) => shutdown(&socket.fd, Shutdown::Write).map_err(|_| Broken),
+            Self::Resolver(_) => Ok(()),
+        }
+    }
+}
