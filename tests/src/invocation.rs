@@ -5,13 +5,14 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::conversation::Conversation;
 use crate::patience::until;
 use crate::stage::User;
 
@@ -126,8 +127,13 @@ impl Invocation {
         &self.env
     }
 
+    /// How long it may take.
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.patience
+    }
+
     /// Starts it, in a process group of its own and with `VMM_*` settings and proxies of the tests' caller removed.
-    pub fn start(&self) -> Result<Started> {
+    pub(crate) fn spawn(&self) -> Result<Child> {
         let words = self.words();
         let (program, rest) = words.split_first().context("an empty command line")?;
         let mut command = Command::new(program);
@@ -137,13 +143,23 @@ impl Invocation {
             command.env_remove(name);
         }
         command.envs(self.env.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("starting {program:?}"))?;
+        command.spawn().with_context(|| format!("starting {program:?}"))
+    }
+
+    /// Starts it with its standard input, and collects what it writes.
+    pub fn start(&self) -> Result<Started> {
+        let mut child = self.spawn()?;
         let bytes = self.stdin.clone();
         let stdin = child.stdin.take();
         // Ends with the child at the latest: it then gets EPIPE, which says nothing that the child's status does not.
         thread::spawn(move || stdin.map(|mut pipe| pipe.write_all(&bytes)));
         let streams = (child.stdout.take().map(collect), child.stderr.take().map(collect));
-        Ok(Started { child, streams, patience: self.patience, text: format!("{words:?}") })
+        Ok(Started { child, streams, patience: self.patience, text: format!("{:?}", self.words()) })
+    }
+
+    /// Starts it around a shell in the guest that is told what to do step by step; replaces the command.
+    pub fn converse(&self) -> Result<Conversation> {
+        Conversation::begin(self.clone())
     }
 
     /// Starts it and waits for its end.
@@ -152,15 +168,20 @@ impl Invocation {
     }
 }
 
-type Collector = JoinHandle<Vec<u8>>;
+pub(crate) type Collector = JoinHandle<Vec<u8>>;
 
-fn collect(mut pipe: impl Read + Send + 'static) -> Collector {
+pub(crate) fn collect(mut pipe: impl Read + Send + 'static) -> Collector {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // What was read before an error is what the case gets to see.
         let _ = pipe.read_to_end(&mut bytes);
         bytes
     })
+}
+
+/// What was collected.
+pub(crate) fn read(stream: Option<Collector>) -> Vec<u8> {
+    stream.and_then(|thread| thread.join().ok()).unwrap_or_default()
 }
 
 /// A run that goes on.
@@ -198,13 +219,8 @@ impl Started {
             let _ = self.child.kill();
         }
         let status = self.child.wait()?;
-        let read = |stream: Option<Collector>| stream.and_then(|thread| thread.join().ok()).unwrap_or_default();
         let (stdout, stderr) = self.streams;
-        let finished = Finished {
-            status: status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or_default(),
-            stdout: read(stdout),
-            stderr: String::from_utf8_lossy(&read(stderr)).into_owned(),
-        };
+        let finished = Finished::new(status, read(stdout), read(stderr));
         waited.with_context(|| format!("{finished}"))?;
         Ok(finished)
     }
@@ -222,6 +238,14 @@ pub struct Finished {
 }
 
 impl Finished {
+    pub(crate) fn new(status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
+        Self {
+            status: status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or_default(),
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
     /// Standard output as text, without white space around it.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).trim().to_owned()

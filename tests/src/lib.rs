@@ -5,6 +5,7 @@
 //! `qemu` they run here; with `kvm` the program starts the lab (`tests/lab/kvm`) once and runs itself again in there.
 #![forbid(unsafe_code)]
 
+mod conversation;
 mod invocation;
 mod lab;
 mod leftovers;
@@ -13,6 +14,7 @@ mod runner;
 mod stage;
 mod terminal;
 
+pub use conversation::{Conversation, quoted};
 pub use invocation::{Finished, Invocation, Started};
 pub use patience::{until, waited};
 pub use runner::{Case, main};

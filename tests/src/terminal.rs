@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::conversation::quoted;
 use crate::invocation::Invocation;
 use crate::patience::until;
 
@@ -88,9 +89,4 @@ impl Drop for Terminal {
         // A server that is gone already is what this is for.
         let _ = self.tmux(&["kill-server"]);
     }
-}
-
-/// `text` as one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

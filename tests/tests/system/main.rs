@@ -9,7 +9,9 @@ mod network;
 mod paths;
 mod ports;
 mod refusal;
+mod sharing;
 mod terminal;
+mod two_sides;
 mod user;
 
 use std::process::ExitCode;
@@ -30,6 +32,19 @@ const CASES: &[Case] = cases![
     files::git_is_used_from_both_sides,
     files::full_disk_and_read_only_shares_say_so,
     files::file_server_is_confined_by_the_hosts_kernel,
+    sharing::links_lead_nowhere_on_the_host,
+    sharing::large_tree_needs_few_descriptors,
+    sharing::files_keep_their_nature,
+    sharing::errors_are_the_exact_ones,
+    sharing::time_stamps_serve_make,
+    sharing::owners_and_modes_for_an_ordinary_user,
+    sharing::two_hundred_shares_and_single_files,
+    two_sides::folder_moved_out_of_the_share_is_closed,
+    two_sides::contents_cross_at_once,
+    two_sides::names_cross,
+    two_sides::git_status_is_stable_on_either_side,
+    two_sides::git_commits_from_both_sides_at_once,
+    two_sides::share_replaced_or_removed_while_in_use,
     terminal::programs_own_the_terminal,
     user::ordinary_user_of_the_kvm_group_runs_commands,
     network::public_addresses_work_and_others_are_refused,
