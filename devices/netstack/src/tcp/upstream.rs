@@ -283,3 +283,120 @@ impl Upstream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn socket(near: impl Into<OwnedFd>, by_position: bool) -> HostSocket {
+        let near = near.into();
+        rustix::io::ioctl_fionbio(&near, true).unwrap();
+        let mut socket = HostSocket::new(near);
+        socket.open();
+        if !by_position {
+            // As with a kernel that has no such thing.
+            virtio::set_peek_offset(&socket.fd, -1).unwrap();
+            socket.position = None;
+        }
+        socket.readable = true;
+        socket
+    }
+
+    /// Pairs of either kind, the near end's way to peek of either kind.
+    fn pairs() -> Vec<(HostSocket, Box<dyn Far>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut all: Vec<(HostSocket, Box<dyn Far>)> = Vec::new();
+        for by_position in [true, false] {
+            let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            all.push((socket(near, by_position), Box::new(listener.accept().unwrap().0)));
+            let (near, far) = UnixStream::pair().unwrap();
+            all.push((socket(near, by_position), Box::new(far)));
+        }
+        all
+    }
+
+    trait Far: Read + Write {}
+    impl<T: Read + Write> Far for T {}
+
+    /// Peeks until there is something, as after an edge.
+    fn peek(socket: &mut HostSocket, offset: usize, room: usize) -> Vec<u8> {
+        let mut space = vec![0; room];
+        let mut scratch = vec![0; 1 << 16];
+        loop {
+            match socket.peek(offset, &mut space, &mut scratch).unwrap() {
+                Peeked::Bytes { count, .. } => return space[..count].to_vec(),
+                Peeked::Nothing => std::thread::yield_now(),
+                Peeked::End => return Vec::new(),
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_stay_until_the_guest_has_them_and_can_be_seen_again() {
+        for (mut socket, mut far) in pairs() {
+            let mut scratch = vec![0; 1 << 16];
+            far.write_all(b"abcdefgh").unwrap();
+            assert_eq!(peek(&mut socket, 0, 3), b"abc");
+            assert_eq!(peek(&mut socket, 3, 3), b"def");
+            // Not acknowledged in time.
+            assert_eq!(peek(&mut socket, 0, 2), b"ab");
+            socket.discard(2, &mut scratch).unwrap();
+            assert_eq!(peek(&mut socket, 0, 100), b"cdefgh");
+            socket.settle(&mut scratch).unwrap();
+            assert_eq!(peek(&mut socket, 1, 100), b"defgh");
+            far.write_all(b"ij").unwrap();
+            assert_eq!(peek(&mut socket, 6, 100), b"ij");
+            socket.discard(8, &mut scratch).unwrap();
+            assert_eq!(socket.peek(0, &mut [0; 9], &mut scratch), Ok(Peeked::Nothing));
+            assert!(!socket.readable);
+        }
+    }
+
+    #[test]
+    fn the_end_is_seen_behind_bytes_that_are_still_there() {
+        for (mut socket, mut far) in pairs() {
+            let mut scratch = vec![0; 1 << 16];
+            far.write_all(b"abc").unwrap();
+            drop(far);
+            socket.ready(Ready { readable: true, writable: true, ended: true, error: false });
+            assert_eq!(peek(&mut socket, 0, 2), b"ab");
+            assert_eq!(peek(&mut socket, 2, 9), b"c");
+            assert_eq!(peek(&mut socket, 3, 9), b"");
+            assert_eq!(peek(&mut socket, 0, 9), b"abc");
+            socket.discard(3, &mut scratch).unwrap();
+            assert_eq!(peek(&mut socket, 0, 9), b"");
+            socket.settle(&mut scratch).unwrap();
+            assert_eq!(socket.peek(0, &mut [0; 9], &mut scratch), Ok(Peeked::End));
+        }
+    }
+
+    #[test]
+    fn a_connection_whose_bytes_were_all_passed_over_closes_in_peace() {
+        for (mut socket, mut far) in pairs() {
+            let mut scratch = vec![0; 100];
+            far.write_all(&[7; 3000]).unwrap();
+            assert_eq!(peek(&mut socket, 0, 3000).len(), 3000);
+            socket.discard(3000, &mut scratch).unwrap();
+            socket.settle(&mut scratch).unwrap();
+            drop(socket);
+            assert_eq!(far.read(&mut [0; 1]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn what_a_full_socket_does_not_take_is_told() {
+        for (mut socket, _far) in pairs() {
+            let chunk = vec![7; 1 << 20];
+            let mut total = 0;
+            while socket.writable {
+                total += socket.write(&chunk).unwrap();
+            }
+            assert!(total > 0 && total < 100 << 20);
+            assert_eq!(socket.write(&chunk), Ok(0));
+        }
+    }
+}

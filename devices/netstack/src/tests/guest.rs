@@ -261,11 +261,16 @@ impl Guest {
 
     /// The next packet for the guest, or none after a while.
     pub(crate) fn receive(&mut self, within: Duration) -> Option<Received> {
+        let packet = self.receive_packet(within)?;
+        Some(Received::read(&parse_ip(&packet, false).expect("the gateway sent nonsense")))
+    }
+
+    /// Likewise, as it is.
+    pub(crate) fn receive_packet(&mut self, within: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + within;
         loop {
             if let Some(packet) = self.wire.next() {
-                let packet = parse_ip(&packet, false).expect("the gateway sent nonsense");
-                return Some(Received::read(&packet));
+                return Some(packet);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
             wait(&self.wire.link, left);

@@ -12,7 +12,9 @@ pub(crate) mod internet;
 mod limits;
 mod names;
 mod publish;
+mod raw;
 mod tcp;
+mod translation;
 mod udp;
 mod verdicts;
 
