@@ -8,6 +8,7 @@
 mod device;
 mod eventfd;
 mod fault;
+mod file_handle;
 pub mod frame;
 mod local;
 mod peek;
@@ -28,6 +29,7 @@ mod writer;
 pub use device::{ConfigSpace, DeviceInfo, NoConfig, Subtree, VirtioDevice, Watch, read_bytes};
 pub use eventfd::eventfd_from;
 pub use fault::Fault;
+pub use file_handle::file_handle;
 pub use local::LocalRings;
 pub use peek::set_peek_offset;
 pub use rate_limit::RateLimit;
