@@ -2,14 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, Subtree, VirtioDevice, Watch};
 use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
 use vmm_sys_util::epoll::EventSet;
 
+use super::notifier::Notifier;
+use super::outbox::{self, Outbox};
 use super::pool::Pool;
 use super::server::Server;
 use super::share::Share;
+use super::watch::{self, Pace};
 
 /// The name under which the guest mounts the device.
 pub const TAG: &str = "vmm-shares";
@@ -30,11 +34,18 @@ pub struct Fs {
     info: DeviceInfo,
     server: Arc<Server>,
     pool: Pool,
+    outbox: Outbox,
+    pace: Pace,
 }
 
 impl Fs {
     /// A device for these shares; fails when one of them is neither a directory nor a regular file.
     pub fn new(shares: Vec<Share>) -> io::Result<Self> {
+        Self::among(shares, &watch::WATCHERS)
+    }
+
+    /// The same, with one of these `watchers`.
+    pub(super) fn among(shares: Vec<Share>, watchers: &'static AtomicUsize) -> io::Result<Self> {
         let info = DeviceInfo {
             kind: VIRTIO_ID_FS,
             label: "fs".to_owned(),
@@ -42,9 +53,30 @@ impl Fs {
             queue_sizes: vec![QUEUE_SIZE; 2],
             features: 0,
         };
-        let server = Arc::new(Server::new(shares)?);
+        let server = Arc::new(Server::new(shares, watchers)?);
         let pool = Pool::new(server.clone())?;
-        Ok(Self { info, server, pool })
+        Ok(Self { info, server, pool, outbox: Outbox::new()?, pace: Pace::new()? })
+    }
+
+    fn on_stream(&mut self, token: u16, watch: &mut dyn Watch) -> io::Result<()> {
+        self.outbox.on_event(token, watch)?;
+        self.server.watcher().set_heard(self.outbox.is_connected());
+        Ok(())
+    }
+
+    fn on_change(&mut self, token: u16, watch: &mut dyn Watch) -> io::Result<()> {
+        let Some(bell) = self.server.watcher().bell() else { return Ok(()) };
+        self.pace.on_event(token, bell, watch)?;
+        if token == watch::CHANGED {
+            self.outbox.send(&self.server.take_changes(), watch)?;
+            self.server.watcher().set_heard(self.outbox.is_connected());
+        }
+        Ok(())
+    }
+
+    /// How to have the guest told of changes made on the host.
+    pub fn notifier(&self) -> Notifier {
+        self.outbox.notifier()
     }
 }
 
@@ -63,20 +95,32 @@ impl VirtioDevice for Fs {
 
     fn start(&mut self, _features: u64, _ram: &Ram, watch: &mut dyn Watch) -> Result<(), Fault> {
         watch.add(self.pool.bell(), SERVED, EventSet::IN)?;
+        self.outbox.start(watch)?;
+        if let Some(bell) = self.server.watcher().bell() {
+            self.pace.start(bell, watch)?;
+        }
         Ok(())
     }
 
-    fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
+    fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
         while let Some(request) = rings.pop(queue)? {
             match self.server.lane(&request) {
                 Some(lane) => self.pool.push(lane, queue, request)?,
                 None => rings.finish(queue, request.head(), self.server.serve(&request))?,
             }
         }
+        if let Some(notice) = self.server.sweep() {
+            self.outbox.send(&[notice], watch)?;
+        }
         Ok(())
     }
 
-    fn on_event(&mut self, _token: u16, rings: &mut dyn Rings, _watch: &mut dyn Watch) -> Result<(), Fault> {
+    fn on_event(&mut self, token: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
+        match token {
+            outbox::CONNECTED | outbox::STREAM => return Ok(self.on_stream(token, watch)?),
+            watch::CHANGED | watch::RESTED => return Ok(self.on_change(token, watch)?),
+            _ => {}
+        }
         for done in self.pool.take_done() {
             rings.finish(done.queue, done.head, done.written?)?;
         }
@@ -86,6 +130,11 @@ impl VirtioDevice for Fs {
     fn reset(&mut self, watch: &mut dyn Watch) {
         // Fails when it is not watched.
         let _ = watch.remove(self.pool.bell(), SERVED);
+        self.outbox.reset(watch);
+        self.server.watcher().set_heard(false);
+        if let Some(bell) = self.server.watcher().bell() {
+            self.pace.reset(bell, watch);
+        }
         self.pool.clear();
         self.server.reset();
     }

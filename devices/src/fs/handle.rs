@@ -18,6 +18,12 @@ pub(super) struct OpenFile {
     pub(super) append: OnceLock<OwnedFd>,
 }
 
+impl OpenFile {
+    pub(super) fn new(node: u64, file: OwnedFd) -> Self {
+        Self { node, file, append: OnceLock::new() }
+    }
+}
+
 /// An open directory.
 #[derive(Debug)]
 pub(super) struct OpenDirectory {
@@ -36,11 +42,15 @@ impl OpenDirectory {
     }
 }
 
+/// Something open.
 #[derive(Debug, Clone)]
-enum Handle {
+pub(super) enum Handle {
     File(Arc<OpenFile>),
     Directory(Arc<OpenDirectory>),
 }
+
+/// The number for what the guest has not opened.
+pub(super) const UNOPENED: u64 = 0;
 
 /// All open files and directories; their numbers are never reused.
 #[derive(Debug)]
@@ -67,7 +77,7 @@ impl Handles {
     }
 
     pub(super) fn add_file(&self, node: u64, file: OwnedFd) -> Result<u64, Errno> {
-        self.add(Handle::File(Arc::new(OpenFile { node, file, append: OnceLock::new() })))
+        self.add(Handle::File(Arc::new(OpenFile::new(node, file))))
     }
 
     pub(super) fn add_directory(&self, node: u64, stream: Stream) -> Result<u64, Errno> {

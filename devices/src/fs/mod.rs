@@ -11,9 +11,12 @@
 //! - Read-only shares are read-only here, not in the guest; so are protected paths ([`Rule`]), and hidden ones are not there.
 //! - Nodes, handles, descriptors and message sizes are bounded.
 //!
-//! Guest and host see each other's changes: writes go through to the host at once, and what the guest caches about names
-//! and attributes it checks again after one second; a file changed meanwhile is read anew. A directory the *host's*
-//! user moves out of a share stays reachable for a guest that works in it, as it would for any process.
+//! Guest and host see each other's changes: writes go through to the host at once. What the guest caches about names and
+//! attributes it checks again after one second; or, if it can be told of changes ([`Notifier`]), believes for a day and hears
+//! within milliseconds when it is no longer so, for as long as the host's kernel reports changes where it looked. Programs
+//! in the guest that watch files hear of them, too. Small files it then reads without opening them first. Written through a
+//! mapping, a file counts as changed when the mapping ends. A directory the *host's* user moves out of a share stays
+//! reachable for a guest that works in it, as it would for any process.
 //!
 //! The host's permissions are those of the process's user: the guest's root cannot write what that user cannot. How many
 //! files can be open depends on the process's descriptor limit at the time of [`Fs::new`]; raise it before.
@@ -21,8 +24,12 @@
 mod device;
 mod guard;
 mod handle;
+mod implicit;
 mod name;
 mod node;
+mod notice;
+mod notifier;
+mod outbox;
 mod pool;
 mod server;
 mod share;
@@ -31,10 +38,12 @@ mod stream;
 pub mod test_kit;
 #[cfg(test)]
 mod tests;
+mod watch;
 // Reached from outside by the test kit alone. The lints would speak of each field, and of types that derives make.
 #[allow(missing_docs, missing_debug_implementations)]
 mod wire;
 
 pub use device::{Fs, TAG};
 pub use guard::{Guarded, Rule};
+pub use notifier::Notifier;
 pub use share::{Access, Owner, Ownership, Share};

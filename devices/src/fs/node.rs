@@ -47,6 +47,27 @@ pub(super) struct Found {
     /// Where it was last seen, as far as rules care.
     pub(super) position: Position,
     pub(super) way: Way,
+    /// Of a directory, its own; of anything else, that of the directory it was last seen in.
+    pub(super) watched: Watched,
+}
+
+/// Whether changes in a directory are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// Nobody has looked into it.
+    Unasked,
+    /// They are.
+    Yes,
+    /// That cannot be had.
+    Refused,
+}
+
+/// A node the guest was told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) id: u64,
+    /// A directory whose changes are reported.
+    pub(super) is_watched: bool,
 }
 
 /// How to get at a node's file.
@@ -72,6 +93,7 @@ struct Node {
     place: Option<(u64, Box<CStr>)>,
     fd: Option<Arc<OwnedFd>>,
     hold: Hold,
+    watched: Watched,
     opened: Option<Box<Version>>,
 }
 
@@ -110,6 +132,8 @@ struct Table {
     /// Nodes with a cached descriptor, oldest first; also some that are gone since.
     cached: VecDeque<u64>,
     pinned: usize,
+    /// Watched directories that were forgotten, although they are still there.
+    unwatched: usize,
     limits: Limits,
 }
 
@@ -122,6 +146,7 @@ impl Nodes {
             next: first,
             cached: VecDeque::new(),
             pinned: 0,
+            unwatched: 0,
             limits,
         };
         Self { table: Mutex::new(table) }
@@ -149,12 +174,12 @@ impl Nodes {
         kind: FileType,
         place: (u64, &CStr),
         position: Position,
-    ) -> Result<u64, Errno> {
+    ) -> Result<Known, Errno> {
         let mut table = self.table();
         let id = table.find_or_insert(identity, kind)?;
         table.place(id, place, position);
         table.count_lookup(id);
-        Ok(id)
+        Ok(Known { id, is_watched: table.watched(id) == Watched::Yes })
     }
 
     /// The guest is about to be told of a file without a name.
@@ -166,18 +191,20 @@ impl Nodes {
         Ok(id)
     }
 
-    /// The guest forgets that it was told `count` times; more than it was told are ignored.
-    pub(super) fn forget(&self, id: u64, count: u64) {
+    /// The guest forgets that it was told `count` times; more than it was told are ignored. True if that was the last.
+    pub(super) fn forget(&self, id: u64, count: u64) -> bool {
         let mut table = self.table();
-        if let Some(node) = table.nodes.get_mut(&id) {
-            node.lookups = node.lookups.saturating_sub(count);
-            table.drop_unused(id);
-        }
+        let Some(node) = table.nodes.get_mut(&id) else { return false };
+        node.lookups = node.lookups.saturating_sub(count);
+        let is_last = node.lookups == 0;
+        table.drop_unused(id);
+        is_last
     }
 
     /// What is known about a node.
     pub(super) fn find(&self, id: u64) -> Result<Found, Errno> {
         let mut table = self.table();
+        let watched = table.watched(id);
         let node = table.nodes.get_mut(&id).ok_or(Errno::STALE)?;
         let way = match (&node.fd, &node.place) {
             (Some(fd), _) => {
@@ -189,7 +216,7 @@ impl Nodes {
             (None, Some((parent, name))) => Way::Named(*parent, name.clone().into()),
             (None, None) => Way::Lost,
         };
-        Ok(Found { identity: node.identity, kind: node.kind, position: node.position, way })
+        Ok(Found { identity: node.identity, kind: node.kind, position: node.position, way, watched })
     }
 
     /// The node of a file, if the guest knows it and no descriptor keeps it reachable yet.
@@ -253,17 +280,42 @@ impl Nodes {
         is_same
     }
 
+    /// The node of a file, if the guest knows it.
+    pub(super) fn known(&self, identity: &Identity) -> Option<u64> {
+        self.table().by_identity.get(identity).copied()
+    }
+
+    /// Notes whether a directory's changes are reported.
+    pub(super) fn set_watched(&self, id: u64, watched: Watched) {
+        if let Some(node) = self.table().nodes.get_mut(&id) {
+            node.watched = watched;
+        }
+    }
+
+    /// How many watched directories were forgotten.
+    pub(super) fn unwatched(&self) -> usize {
+        self.table().unwatched
+    }
+
+    /// No directory is watched any longer.
+    pub(super) fn unwatch_all(&self) {
+        let mut table = self.table();
+        table.unwatched = 0;
+        table.nodes.values_mut().for_each(|node| node.watched = Watched::Unasked);
+    }
+
     /// Forgets everything but the shares.
     pub(super) fn clear(&self) {
         let mut table = self.table();
         table.nodes.retain(|_, node| node.hold == Hold::Share);
         for node in table.nodes.values_mut() {
             (node.lookups, node.children, node.place, node.opened) = (0, 0, None, None);
+            node.watched = Watched::Unasked;
         }
         let Table { nodes, by_identity, .. } = &mut *table;
         by_identity.retain(|_, id| nodes.contains_key(id));
         table.cached.clear();
-        table.pinned = 0;
+        (table.pinned, table.unwatched) = (0, 0);
     }
 
     #[cfg(test)]
@@ -290,6 +342,7 @@ impl Table {
             place: None,
             fd: None,
             hold: Hold::Cached,
+            watched: Watched::Unasked,
             opened: None,
         };
         self.nodes.insert(id, Box::new(node));
@@ -303,6 +356,17 @@ impl Table {
             None if self.nodes.len() < MAX_NODES => Ok(self.insert(identity, kind)),
             None => Err(Errno::NFILE),
         }
+    }
+
+    fn watched(&self, id: u64) -> Watched {
+        let node = self.nodes.get(&id).map(Box::as_ref);
+        let directory = match node {
+            Some(Node { kind, place: Some((parent, _)), .. }) if *kind != FileType::Directory => {
+                self.nodes.get(parent).map(Box::as_ref)
+            }
+            _ => node,
+        };
+        directory.map_or(Watched::Unasked, |node| node.watched)
     }
 
     fn count_lookup(&mut self, id: u64) {
@@ -351,6 +415,8 @@ impl Table {
                 self.by_identity.remove(&node.identity);
             }
             self.pinned -= usize::from(node.hold == Hold::Pinned);
+            // A pinned directory has lost its name: it goes for good, and its mark with it.
+            self.unwatched += usize::from(node.watched == Watched::Yes && node.hold != Hold::Pinned);
             if let Some((parent, _)) = node.place
                 && let Some(node) = self.nodes.get_mut(&parent)
             {

@@ -56,6 +56,16 @@ impl Stream {
         }
     }
 
+    /// Goes to the beginning, and sees there what has changed since.
+    pub(super) fn restart(&mut self) -> Result<(), Errno> {
+        self.batch.clear();
+        self.position = 0;
+        if let Source::Host(directory) = &self.source {
+            seek(directory, SeekFrom::Start(0))?;
+        }
+        Ok(())
+    }
+
     /// Goes to a position that an earlier entry gave as its `next`, or 0.
     pub(super) fn go_to(&mut self, position: u64) -> Result<(), Errno> {
         if position != self.position {

@@ -79,6 +79,20 @@ pub(super) mod feature {
     pub(in super::super) const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
     pub(in super::super) const INIT_EXT: u64 = 1 << 30;
     pub(in super::super) const NO_EXPORT_SUPPORT: u64 = 1 << 38;
+    /// Of our kernel: understands [`super::ATTR_NO_OPEN`].
+    pub(in super::super) const ATTR_NO_OPEN: u64 = 1 << 62;
+}
+
+/// What a message that nobody asked for is about (`enum fuse_notify_code`), and its flags.
+pub(super) mod notice {
+    pub(in super::super) const INVAL_INODE: i32 = 2;
+    pub(in super::super) const INVAL_ENTRY: i32 = 3;
+    /// Ours: something happened in a directory.
+    pub(in super::super) const EVENT: i32 = 1001;
+    /// Ours: nothing that was told is still believed.
+    pub(in super::super) const EPOCH: i32 = 1002;
+    /// `fuse_notify_inval_entry_out.flags`: the name is asked for again when it is next used.
+    pub(in super::super) const EXPIRE_ONLY: u32 = 1;
 }
 
 /// `fuse_setattr_in.valid`: which fields count.
@@ -111,6 +125,8 @@ pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 pub(super) const FSYNC_FDATASYNC: u32 = 1;
 /// `fuse_attr.flags`: root of another file system.
 pub(super) const ATTR_SUBMOUNT: u32 = 1;
+/// `fuse_attr.flags`, of our kernel: read without being opened; the handle is then 0.
+pub(super) const ATTR_NO_OPEN: u32 = 1 << 31;
 
 message! { InHeader { len: u32, opcode: u32, unique: u64, nodeid: u64, uid: u32, gid: u32, pid: u32, extensions: u16, padding: u16, } }
 message! { OutHeader { len: u32, error: i32, unique: u64, } }
@@ -187,6 +203,12 @@ message! {
 message! {
     /// Followed by the name and zeroes up to a multiple of 8 bytes.
     Dirent { ino: u64, off: u64, namelen: u32, kind: u32, }
+}
+message! { InvalInode { node: u64, offset: i64, length: i64, } }
+message! { InvalEntry { parent: u64, namelen: u32, flags: u32, } }
+message! {
+    /// Of [`notice::EVENT`]; followed by the name and a zero.
+    Told { parent: u64, mask: u32, cookie: u32, namelen: u32, padding: u32, }
 }
 
 #[cfg(test)]

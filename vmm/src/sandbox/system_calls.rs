@@ -11,7 +11,7 @@ use seccompiler::{
 };
 
 /// What serving files takes.
-const FILES: [libc::c_long; 40] = [
+const FILES: [libc::c_long; 42] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_close,
@@ -52,16 +52,22 @@ const FILES: [libc::c_long; 40] = [
     libc::SYS_fchmodat2,
     libc::SYS_fchownat,
     libc::SYS_utimensat,
+    // Watching directories through a group made before; a new one cannot be had.
+    libc::SYS_fanotify_mark,
+    libc::SYS_name_to_handle_at,
 ];
 
 /// What waiting, memory, clocks and threads take, of ours or of the C library's.
-const LIFE: [libc::c_long; 41] = [
+const LIFE: [libc::c_long; 43] = [
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_wait,
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_eventfd2,
+    libc::SYS_timerfd_settime,
+    // Over sockets that are connected; others cannot be had.
+    libc::SYS_sendto,
     libc::SYS_futex,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,

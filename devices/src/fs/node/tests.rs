@@ -21,7 +21,7 @@ fn nodes() -> Nodes {
 }
 
 fn directory(nodes: &Nodes, parent: u64, inode: u64) -> u64 {
-    nodes.remember(identity(inode), FileType::Directory, (parent, c"name"), Position::default()).unwrap()
+    nodes.remember(identity(inode), FileType::Directory, (parent, c"name"), Position::default()).unwrap().id
 }
 
 fn is_held(nodes: &Nodes, id: u64) -> bool {

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Statx, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, chmodat, fstatvfs, ftruncate,
@@ -9,10 +10,11 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::belief::{Belief, MOMENT};
 use super::call::Call;
 use super::export::{self, Export, kind, stat};
 use super::{Answer, Server};
-use crate::fs::handle::OpenFile;
+use crate::fs::handle::{OpenFile, UNOPENED};
 use crate::fs::wire::{AttrOut, GETATTR_FH, GetattrIn, ROOT, SetattrIn, StatfsOut, StatxIn, StatxOut, set};
 use crate::fs::{name, wire};
 
@@ -24,35 +26,30 @@ pub(super) const SET_ID: u32 = 0o6000;
 impl Server {
     pub(super) fn getattr(&self, call: &mut Call<'_>) -> Answer {
         let asked: GetattrIn = call.take()?;
-        let attr = if call.header.nodeid == ROOT {
-            self.root_attr()
+        let answer = if call.header.nodeid == ROOT {
+            export::attributes(self.root_attr(), Belief::LASTING.attributes)
         } else {
-            let fh = (asked.flags & GETATTR_FH != 0).then_some(asked.fh);
-            let (export, stat) = self.stat_open_or_node(call.header.nodeid, fh)?;
-            export.attr(&stat)
+            let fh = (asked.flags & GETATTR_FH != 0 && asked.fh != UNOPENED).then_some(asked.fh);
+            let (export, stat, valid) = self.stat_open_or_node(call.header.nodeid, fh)?;
+            export::attributes(self.attr(export, &stat, valid), valid)
         };
-        call.put(&export::attributes(attr))
+        call.put(&answer)
     }
 
     pub(super) fn statx(&self, call: &mut Call<'_>) -> Answer {
         let asked: StatxIn = call.take()?;
-        let stat = if call.header.nodeid == ROOT {
+        let (stat, valid) = if call.header.nodeid == ROOT {
             let attr = self.root_attr();
             let mode = u16::try_from(attr.mode).unwrap_or_default();
-            wire::Statx {
-                mask: 0x7ff,
-                ino: attr.ino,
-                mode,
-                nlink: attr.nlink,
-                blksize: attr.blksize,
-                ..Default::default()
-            }
+            let (ino, nlink, blksize) = (attr.ino, attr.nlink, attr.blksize);
+            let stat = wire::Statx { mask: 0x7ff, ino, mode, nlink, blksize, ..Default::default() };
+            (stat, Belief::LASTING.attributes)
         } else {
-            let fh = (asked.getattr_flags & GETATTR_FH != 0).then_some(asked.fh);
-            let (export, stat) = self.stat_open_or_node(call.header.nodeid, fh)?;
-            export.statx(&stat)
+            let fh = (asked.getattr_flags & GETATTR_FH != 0 && asked.fh != UNOPENED).then_some(asked.fh);
+            let (export, stat, valid) = self.stat_open_or_node(call.header.nodeid, fh)?;
+            (export.statx(&stat), valid)
         };
-        let AttrOut { attr_valid, attr_valid_nsec, .. } = export::attributes(wire::Attr::default());
+        let AttrOut { attr_valid, attr_valid_nsec, .. } = export::attributes(wire::Attr::default(), valid);
         call.put(&StatxOut { attr_valid, attr_valid_nsec, stat, ..StatxOut::default() })
     }
 
@@ -62,16 +59,25 @@ impl Server {
         wire::Attr { ino: ROOT, mode: 0o040_555, nlink: links, blksize: 4096, ..wire::Attr::default() }
     }
 
-    /// Attributes by a handle, if the guest names one, else by the node.
-    fn stat_open_or_node(&self, node: u64, fh: Option<u64>) -> Result<(&Export, Statx), Errno> {
+    /// Attributes by a handle, if the guest names one, else by the node; and for how long they are to be believed.
+    fn stat_open_or_node(&self, node: u64, fh: Option<u64>) -> Result<(&Export, Statx, Duration), Errno> {
+        let epoch = self.watcher.epoch();
         match fh {
-            None => {
-                let (found, stat) = self.stat_node(node)?;
-                Ok((self.export(&found.identity)?, stat))
-            }
+            None => match self.stat_node(node) {
+                Ok((found, stat)) => {
+                    Ok((self.export(&found.identity)?, stat, self.belief_in_node(&found, &stat, epoch)))
+                }
+                // Somebody replaced the file while the guest reads it.
+                Err(Errno::STALE) => {
+                    let open = self.implicit.file(node).ok_or(Errno::STALE)?;
+                    Ok((self.export(&self.nodes.find(node)?.identity)?, stat(&open.file)?, MOMENT))
+                }
+                Err(error) => Err(error),
+            },
             Some(fh) => {
+                // The file may have gone where nobody watches.
                 let open = self.handles.file(fh, node)?;
-                Ok((self.export(&self.nodes.find(node)?.identity)?, stat(&open.file)?))
+                Ok((self.export(&self.nodes.find(node)?.identity)?, stat(&open.file)?, MOMENT))
             }
         }
     }
@@ -83,6 +89,7 @@ impl Server {
             return Err(Errno::ROFS);
         }
         let node = call.header.nodeid;
+        let epoch = self.watcher.epoch();
         let found = self.nodes.find(node)?;
         let export = self.export(&found.identity)?;
         export.check_writable()?;
@@ -101,7 +108,12 @@ impl Server {
         }
         set_times(file.fd(), &asked)?;
         let after = stat(file.fd())?;
-        call.put(&export::attributes(export.attr(&after)))
+        // An open file may be anywhere.
+        let valid = match &file {
+            Target::Open(_) => MOMENT,
+            Target::Path(_) => self.belief_in_node(&found, &after, epoch),
+        };
+        call.put(&export::attributes(self.attr(export, &after, valid), valid))
     }
 
     fn truncate(&self, file: &Target, kind: FileType, size: u64) -> Answer {

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io::Write;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, fsync};
 use rustix::io::Errno;
@@ -11,6 +12,7 @@ use super::call::{Call, put};
 use super::export::{kind, stat_at};
 use super::reach::Parent;
 use super::{Answer, MAX_IO, Server};
+use crate::fs::handle::{OpenDirectory, UNOPENED};
 use crate::fs::name::Name;
 use crate::fs::stream::{Entry, Stream};
 use crate::fs::wire::{Attr, Dirent, EntryOut, FsyncIn, OPENED_CACHE_DIR, OpenOut, ROOT, ReadIn};
@@ -28,14 +30,27 @@ impl Server {
     pub(super) fn opendir(&self, call: &mut Call<'_>) -> Answer {
         call.check_room(size_of::<OpenOut>())?;
         let node = call.header.nodeid;
-        let stream = if node == ROOT {
-            Stream::of_root(u64::try_from(self.exports.len()).unwrap_or(u64::MAX))
-        } else {
-            let parent = self.directory(node)?;
-            Stream::of_host(self.open_contents(FileType::Directory, &parent.fd, OFlags::RDONLY)?)
-        };
-        let fh = self.handles.add_directory(node, stream)?;
+        let fh = self.handles.add_directory(node, self.stream(node)?)?;
         call.put(&OpenOut { fh, open_flags: OPENED_CACHE_DIR, backing_id: 0 })
+    }
+
+    fn stream(&self, node: u64) -> Result<Stream, Errno> {
+        if node == ROOT {
+            return Ok(Stream::of_root(u64::try_from(self.exports.len()).unwrap_or(u64::MAX)));
+        }
+        let parent = self.directory(node)?;
+        Ok(Stream::of_host(self.open_contents(FileType::Directory, &parent.fd, OFlags::RDONLY)?))
+    }
+
+    /// The directory open as `fh`; if the guest has not opened it, that is done now.
+    fn open_directory(&self, fh: u64, node: u64) -> Result<Arc<OpenDirectory>, Errno> {
+        if fh != UNOPENED || !self.has_no_open() {
+            return self.handles.directory(fh, node);
+        }
+        match self.implicit.directory(node) {
+            Some(open) => Ok(open),
+            None => Ok(self.implicit.add_directory(node, self.stream(node)?)),
+        }
     }
 
     pub(super) fn readdir(&self, call: &mut Call<'_>) -> Answer {
@@ -47,7 +62,7 @@ impl Server {
         let place = if node == ROOT { Place::Root } else { Place::Host(self.directory(node)?) };
         let put_entry = |out: &mut Writer<'_>, entry: &Entry| {
             let known = self.look_up(&place, entry);
-            put(out, &known).and_then(|()| put_dirent(out, entry)).inspect_err(|_| self.nodes.forget(known.nodeid, 1))
+            put(out, &known).and_then(|()| put_dirent(out, entry)).inspect_err(|_| self.forget_node(known.nodeid, 1))
         };
         self.list(call, size_of::<EntryOut>(), put_entry)
     }
@@ -55,13 +70,18 @@ impl Server {
     /// Answers with as many entries as fit, each with `extra` bytes in front of it.
     fn list(&self, call: &mut Call<'_>, extra: usize, put_entry: impl Fn(&mut Writer<'_>, &Entry) -> Answer) -> Answer {
         let asked: ReadIn = call.take()?;
-        let open = self.handles.directory(asked.fh, call.header.nodeid)?;
+        let node = call.header.nodeid;
+        let open = self.open_directory(asked.fh, node)?;
         let position = if call.header.nodeid == ROOT { None } else { Some(self.nodes.find(call.header.nodeid)?) };
         let rules = position.map(|found| Ok((self.export(&found.identity)?, found.position))).transpose()?;
         let is_hidden = |name: &CStr| rules.is_some_and(|(export, at)| export.named(at, name).is_hidden());
         let out = call.out()?;
         let room = usize::try_from(asked.size.min(MAX_IO)).unwrap_or(usize::MAX).min(out.available_bytes());
         let mut stream = open.stream();
+        if asked.fh == UNOPENED && asked.offset == 0 {
+            // Somebody else may have begun here before.
+            stream.restart()?;
+        }
         stream.go_to(asked.offset)?;
         while let Some(entry) = stream.peek()? {
             if is_hidden(&entry.name) {
@@ -75,6 +95,10 @@ impl Server {
             }
             put_entry(out, entry)?;
             stream.advance();
+        }
+        if asked.fh == UNOPENED {
+            // Read to the end: whoever comes next begins anew.
+            self.implicit.remove(node);
         }
         Ok(())
     }
@@ -97,7 +121,7 @@ impl Server {
 
     pub(super) fn fsyncdir(&self, call: &mut Call<'_>) -> Answer {
         let asked: FsyncIn = call.take()?;
-        let open = self.handles.directory(asked.fh, call.header.nodeid)?;
+        let open = self.open_directory(asked.fh, call.header.nodeid)?;
         let stream = open.stream();
         stream.directory().map_or(Ok(()), fsync)
     }

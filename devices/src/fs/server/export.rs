@@ -4,12 +4,13 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
-use super::VALID;
+use super::belief::Belief;
 use crate::fs::guard::{Guard, Position};
 use crate::fs::node::{Identity, Version};
 use crate::fs::share::{Access, Owner, Ownership, Share};
@@ -32,6 +33,8 @@ pub(super) struct Export {
     give_to: Option<Owner>,
     /// This process is root, whose files may appear in a share of somebody else.
     as_root: bool,
+    /// This process's user.
+    user: u32,
     guard: Option<Guard>,
     /// The host itself waits for another machine.
     is_remote: bool,
@@ -53,7 +56,7 @@ impl Export {
         let root = Arc::new(root);
         let guard = Guard::new(&root, &guarded)?;
         let is_remote = super::pace::is_remote(&root)?;
-        Ok(Self { index, root, access, ownership, give_to, as_root, guard, is_remote })
+        Ok(Self { index, root, access, ownership, give_to, as_root, user: own.uid, guard, is_remote })
     }
 
     pub(super) fn is_remote(&self) -> bool {
@@ -96,6 +99,12 @@ impl Export {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(Errno::ROFS),
         }
+    }
+
+    /// Whether this process may read a file, as far as its mode tells.
+    pub(super) fn is_readable(&self, stat: &Statx) -> bool {
+        const OWNER_READS: u16 = 0o400;
+        self.as_root || stat.stx_uid == self.user && stat.stx_mode & OWNER_READS != 0
     }
 
     pub(super) fn give_to(&self) -> Option<Owner> {
@@ -210,19 +219,20 @@ fn kernel_device(major: u32, minor: u32) -> u32 {
 }
 
 /// An answer that tells a node and its attributes.
-pub(super) fn entry(nodeid: u64, attr: wire::Attr) -> wire::EntryOut {
+pub(super) fn entry(nodeid: u64, attr: wire::Attr, belief: Belief) -> wire::EntryOut {
+    let Belief { name, attributes } = belief;
     wire::EntryOut {
         nodeid,
-        entry_valid: VALID.as_secs(),
-        entry_valid_nsec: VALID.subsec_nanos(),
-        attr_valid: VALID.as_secs(),
-        attr_valid_nsec: VALID.subsec_nanos(),
+        entry_valid: name.as_secs(),
+        entry_valid_nsec: name.subsec_nanos(),
+        attr_valid: attributes.as_secs(),
+        attr_valid_nsec: attributes.subsec_nanos(),
         attr,
         ..wire::EntryOut::default()
     }
 }
 
 /// An answer that tells attributes.
-pub(super) fn attributes(attr: wire::Attr) -> wire::AttrOut {
-    wire::AttrOut { attr_valid: VALID.as_secs(), attr_valid_nsec: VALID.subsec_nanos(), padding: 0, attr }
+pub(super) fn attributes(attr: wire::Attr, valid: Duration) -> wire::AttrOut {
+    wire::AttrOut { attr_valid: valid.as_secs(), attr_valid_nsec: valid.subsec_nanos(), padding: 0, attr }
 }

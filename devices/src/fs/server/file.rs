@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{
     FallocateFlags, FileType, OFlags, SeekFrom, Statx, copy_file_range, fallocate, fdatasync, fsync, openat, seek,
@@ -9,11 +10,12 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::belief::{Belief, MOMENT};
 use super::call::Call;
 use super::export::{self, kind, stat, stat_at};
 use super::tree::access_mode;
 use super::{Answer, MAX_IO, Server};
-use crate::fs::handle::OpenFile;
+use crate::fs::handle::{OpenFile, UNOPENED};
 use crate::fs::name::{Name, Strings};
 use crate::fs::wire::{
     self, CopyFileRangeIn, CreateIn, EntryOut, FSYNC_FDATASYNC, FallocateIn, FsyncIn, LseekIn, LseekOut, OpenIn,
@@ -92,7 +94,7 @@ impl Server {
             Err(Errno::EXIST) if asked.flags & OFlags::EXCL.bits() == 0 => self.open_existing(&parent, name, &asked)?,
             Err(error) => return Err(error),
         };
-        let forget = |_: &Errno| self.nodes.forget(entry.nodeid, 1);
+        let forget = |_: &Errno| self.forget_node(entry.nodeid, 1);
         let opened = opened.inspect_err(forget)?;
         call.put(&entry).inspect_err(forget)?;
         call.put(&opened)
@@ -127,20 +129,39 @@ impl Server {
         // The file has no name to be found by: the node holds on to it.
         let hold = self.spare(|| rustix::io::fcntl_dupfd_cloexec(&file, 0))?;
         let nodeid = self.nodes.remember_nameless(parent.export.identity(&stat), kind(&stat), hold)?;
-        let forget = |_: &Errno| self.nodes.forget(nodeid, 1);
+        let forget = |_: &Errno| self.forget_node(nodeid, 1);
         let opened = self.hand_out(nodeid, file, &stat).inspect_err(forget)?;
-        call.put(&export::entry(nodeid, parent.export.attr(&stat))).inspect_err(forget)?;
+        call.put(&export::entry(nodeid, self.attr(parent.export, &stat, MOMENT), Belief::FLEETING))
+            .inspect_err(forget)?;
         call.put(&opened)
     }
 
     pub(super) fn release(&self, call: &mut Call<'_>) -> Answer {
         let asked: ReleaseIn = call.take()?;
+        if asked.fh == UNOPENED && self.has_no_open() {
+            return Ok(());
+        }
         self.handles.remove(asked.fh, call.header.nodeid)
+    }
+
+    /// The file open as `fh`; if the guest has not opened it, that is done now, for reading.
+    pub(super) fn open_file(&self, fh: u64, node: u64) -> Result<Arc<OpenFile>, Errno> {
+        if fh != UNOPENED || !self.has_no_open() {
+            return self.handles.file(fh, node);
+        }
+        if let Some(open) = self.implicit.file(node) {
+            return Ok(open);
+        }
+        if self.nodes.find(node)?.kind != FileType::RegularFile {
+            return Err(Errno::BADF);
+        }
+        let file = self.open_contents(FileType::RegularFile, &*self.path(node)?, OFlags::RDONLY)?;
+        Ok(self.implicit.add_file(node, file))
     }
 
     pub(super) fn read(&self, call: &mut Call<'_>) -> Answer {
         let asked: ReadIn = call.take()?;
-        let open = self.handles.file(asked.fh, call.header.nodeid)?;
+        let open = self.open_file(asked.fh, call.header.nodeid)?;
         let out = call.out()?;
         let count = length(asked.size.min(MAX_IO)).min(out.available_bytes());
         out.write_from_at(open.file.as_fd(), count, asked.offset).map_err(|error| errno(&error))?;
@@ -152,7 +173,7 @@ impl Server {
     pub(super) fn write(&self, call: &mut Call<'_>) -> Answer {
         let asked: WriteIn = call.take()?;
         call.check_room(size_of::<WriteOut>())?;
-        let open = self.handles.file(asked.fh, call.header.nodeid)?;
+        let open = self.open_file(asked.fh, call.header.nodeid)?;
         let count = length(asked.size);
         if asked.size > MAX_IO || count > call.input.available_bytes() {
             return Err(Errno::INVAL);
@@ -186,13 +207,13 @@ impl Server {
 
     pub(super) fn fsync(&self, call: &mut Call<'_>) -> Answer {
         let asked: FsyncIn = call.take()?;
-        let open = self.handles.file(asked.fh, call.header.nodeid)?;
+        let open = self.open_file(asked.fh, call.header.nodeid)?;
         if asked.flags & FSYNC_FDATASYNC != 0 { fdatasync(&open.file) } else { fsync(&open.file) }
     }
 
     pub(super) fn lseek(&self, call: &mut Call<'_>) -> Answer {
         let asked: LseekIn = call.take()?;
-        let open = self.handles.file(asked.fh, call.header.nodeid)?;
+        let open = self.open_file(asked.fh, call.header.nodeid)?;
         // Reads and writes carry offsets of their own; nobody minds where the file's position is.
         let offset = match asked.whence {
             SEEK_DATA => seek(&open.file, SeekFrom::Data(asked.offset))?,
@@ -204,7 +225,7 @@ impl Server {
 
     pub(super) fn fallocate(&self, call: &mut Call<'_>) -> Answer {
         let asked: FallocateIn = call.take()?;
-        let open = self.handles.file(asked.fh, call.header.nodeid)?;
+        let open = self.open_file(asked.fh, call.header.nodeid)?;
         let mode = FallocateFlags::from_bits_retain(asked.mode);
         let served = FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
         if !served.contains(mode) {
@@ -216,8 +237,8 @@ impl Server {
     pub(super) fn copy_file_range(&self, call: &mut Call<'_>) -> Answer {
         let asked: CopyFileRangeIn = call.take()?;
         call.check_room(size_of::<WriteOut>())?;
-        let from = self.handles.file(asked.fh_in, call.header.nodeid)?;
-        let to = self.handles.file(asked.fh_out, asked.nodeid_out)?;
+        let from = self.open_file(asked.fh_in, call.header.nodeid)?;
+        let to = self.open_file(asked.fh_out, asked.nodeid_out)?;
         if asked.flags != 0 {
             return Err(Errno::INVAL);
         }

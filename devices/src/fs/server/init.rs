@@ -24,7 +24,8 @@ const FEATURES: u64 = feature::ASYNC_READ
     | feature::SUBMOUNTS
     | feature::HANDLE_KILLPRIV_V2
     | feature::INIT_EXT
-    | feature::NO_EXPORT_SUPPORT;
+    | feature::NO_EXPORT_SUPPORT
+    | feature::ATTR_NO_OPEN;
 
 /// Not a feature of the protocol: marks a session that negotiated none.
 const STARTED: u64 = 1 << 63;
@@ -75,6 +76,11 @@ impl Server {
 
     pub(super) fn is_in_session(&self) -> bool {
         self.session.load(Ordering::Acquire) & STARTED != 0
+    }
+
+    /// Whether the guest's kernel reads without opening what it is told to.
+    pub(super) fn has_no_open(&self) -> bool {
+        self.session.load(Ordering::Acquire) & feature::ATTR_NO_OPEN != 0
     }
 
     /// Whether the guest's kernel takes roots of other file systems for what they are.

@@ -3,6 +3,7 @@
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
+use super::belief::Belief;
 use super::call::Call;
 use super::export::{self, device, kind, stat, stat_at};
 use super::reach::Parent;
@@ -26,7 +27,7 @@ impl Server {
         match stat_at(&parent.fd, name.as_c_str()).and_then(|stat| self.remember(&parent, name, &stat)) {
             Ok(entry) => self.tell(call, &entry),
             // Without a node, the answer still says for how long there is nothing.
-            Err(Errno::NOENT) => call.put(&export::entry(0, wire::Attr::default())),
+            Err(Errno::NOENT) => call.put(&export::entry(0, wire::Attr::default(), self.belief_in_nothing(&parent))),
             Err(error) => Err(error),
         }
     }
@@ -38,7 +39,7 @@ impl Server {
     }
 
     fn tell(&self, call: &mut Call<'_>, entry: &EntryOut) -> Answer {
-        call.put(entry).inspect_err(|_| self.nodes.forget(entry.nodeid, 1))
+        call.put(entry).inspect_err(|_| self.forget_node(entry.nodeid, 1))
     }
 
     /// The entry of a directory, which the guest has to forget once; there is none if it is hidden.
@@ -48,12 +49,13 @@ impl Server {
             return Err(Errno::NOENT);
         }
         let identity = parent.export.identity(stat);
-        let nodeid = self.nodes.remember(identity, kind(stat), (parent.id, name.as_c_str()), position)?;
-        let mut attr = parent.export.attr(stat);
+        let known = self.nodes.remember(identity, kind(stat), (parent.id, name.as_c_str()), position)?;
+        let belief = self.belief_in_entry(parent, known, stat);
+        let mut attr = self.attr(parent.export, stat, belief.attributes);
         if self.has_submounts() && kind(stat) == FileType::Directory && device(stat) != parent.identity.device {
             attr.flags |= wire::ATTR_SUBMOUNT;
         }
-        Ok(export::entry(nodeid, attr))
+        Ok(export::entry(known.id, attr, belief))
     }
 
     /// The root of the share that has this name.
@@ -64,17 +66,20 @@ impl Server {
         if export.index.to_string() != text {
             return Err(Errno::NOENT);
         }
+        let epoch = self.watcher.epoch();
         let stat = stat(&export.root)?;
-        let mut attr = export.attr(&stat);
+        let found = self.nodes.find(share_node(export.index))?;
+        let belief = Belief { attributes: self.belief_in_node(&found, &stat, epoch), ..Belief::LASTING };
+        let mut attr = self.attr(export, &stat, belief.attributes);
         if self.has_submounts() && kind(&stat) == FileType::Directory {
             attr.flags |= wire::ATTR_SUBMOUNT;
         }
-        Ok(export::entry(share_node(export.index), attr))
+        Ok(export::entry(share_node(export.index), attr, belief))
     }
 
     pub(super) fn forget(&self, call: &mut Call<'_>) {
         if let Ok(ForgetIn { lookups }) = call.take() {
-            self.nodes.forget(call.header.nodeid, lookups);
+            self.forget_node(call.header.nodeid, lookups);
         }
     }
 
@@ -82,7 +87,14 @@ impl Server {
         let Ok(BatchForgetIn { count, .. }) = call.take() else { return };
         for _ in 0..count.min(MAX_FORGETS) {
             let Ok(ForgetOne { nodeid, lookups }) = call.take() else { return };
-            self.nodes.forget(nodeid, lookups);
+            self.forget_node(nodeid, lookups);
+        }
+    }
+
+    /// The guest forgets that it was told of a node so many times.
+    pub(super) fn forget_node(&self, node: u64, lookups: u64) {
+        if self.nodes.forget(node, lookups) {
+            self.implicit.remove(node);
         }
     }
 }

@@ -3,10 +3,13 @@
 //! It knows nothing of queues; everything that changes is inside tables with locks of their own, held only for moments
 //! and never across a system call, so that several queues can be served at once. Operations are grouped by file:
 //! session ([`init`]), names to nodes ([`lookup`]), attributes ([`attr`]), the tree's shape ([`tree`]), open files
-//! ([`file`]) and directories ([`directory`]). [`reach`] is the only place where host files are opened.
+//! ([`file`]) and directories ([`directory`]). [`reach`] is the only place where host files are opened; what others do to
+//! them comes in by [`changes`].
 
 mod attr;
+mod belief;
 mod call;
+mod changes;
 mod directory;
 mod export;
 mod file;
@@ -18,8 +21,7 @@ mod tree;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -30,13 +32,11 @@ use self::call::Call;
 use self::export::{Export, kind};
 pub(super) use self::export::{stat, stat_at};
 use super::handle::Handles;
+use super::implicit::Implicit;
 use super::node::{Limits, Nodes};
 use super::share::Share;
+use super::watch::Watcher;
 use super::wire::{self, opcode};
-
-/// How long the guest may believe names and attributes without asking again. The host's user edits the same files: what
-/// they do is seen within this time. The guest's own changes are seen at once.
-pub(super) const VALID: Duration = Duration::from_secs(1);
 
 /// Most bytes read or written by one request.
 const MAX_IO: u32 = 1 << 20;
@@ -50,6 +50,10 @@ pub(super) struct Server {
     exports: Vec<Export>,
     nodes: Nodes,
     handles: Handles,
+    implicit: Implicit,
+    watcher: Watcher,
+    /// Counts moves by others, from 1.
+    moves: AtomicU32,
     /// `/proc/self/fd`, to open anew what an `O_PATH` descriptor names.
     descriptors: OwnedFd,
     /// This process is root: the host's kernel forbids it nothing.
@@ -59,11 +63,11 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// A server for these shares.
-    pub(super) fn new(shares: Vec<Share>) -> io::Result<Self> {
+    /// A server for these shares, with one of the `watchers` of this process.
+    pub(super) fn new(shares: Vec<Share>, watchers: &'static AtomicUsize) -> io::Result<Self> {
         let descriptors =
             openat(CWD, c"/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let (limits, handles) = limits();
+        let (limits, handles, implicit) = limits();
         let nodes = Nodes::new(wire::ROOT + 1, limits);
         let exports: Vec<Export> =
             (0..).zip(shares).map(|(index, share)| Export::new(index, share)).collect::<Result<_, _>>()?;
@@ -72,7 +76,17 @@ impl Server {
             nodes.add_share(export.identity(&stat), kind(&stat), export.root.clone(), export.root_position());
         }
         let session = AtomicU64::new(0);
-        Ok(Self { exports, nodes, handles: Handles::new(handles), descriptors, is_root: geteuid().is_root(), session })
+        Ok(Self {
+            exports,
+            nodes,
+            handles: Handles::new(handles),
+            implicit: Implicit::new(implicit),
+            watcher: Watcher::new(watchers),
+            moves: AtomicU32::new(1),
+            descriptors,
+            is_root: geteuid().is_root(),
+            session,
+        })
     }
 
     /// The shares, for the monitor that confines the serving threads.
@@ -108,7 +122,8 @@ impl Server {
     pub(super) fn reset(&self) {
         self.end_session();
         self.handles.clear();
-        self.nodes.clear();
+        self.implicit.clear();
+        self.watcher.clear(|| self.nodes.clear());
     }
 
     /// Requests that are not answered.
@@ -175,11 +190,12 @@ impl Server {
 }
 
 /// How many descriptors the tables may hold, out of what the process may open.
-fn limits() -> (Limits, usize) {
+fn limits() -> (Limits, usize, usize) {
     /// What a process may usually open when it does not ask for more.
     const USUAL: u64 = 1024;
     let open = usize::try_from(getrlimit(Resource::Nofile).current.unwrap_or(USUAL)).unwrap_or(usize::MAX);
-    (Limits { cached: (open / 8).clamp(16, 1024), pinned: (open / 4).min(1 << 16) }, (open / 2).min(1 << 16))
+    let nodes = Limits { cached: (open / 8).clamp(16, 1024), pinned: (open / 4).min(1 << 16) };
+    (nodes, (open / 2).min(1 << 16), (open / 8).clamp(16, 2048))
 }
 
 /// Several queues may be served at once.

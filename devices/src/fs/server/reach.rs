@@ -16,7 +16,7 @@ use super::Server;
 use super::export::{Export, stat, stat_at};
 use crate::fs::guard::Position;
 use crate::fs::name::Name;
-use crate::fs::node::{Found, Identity, Way};
+use crate::fs::node::{Found, Identity, Watched, Way};
 
 /// Deepest tree served. Far beyond what a path of 4096 bytes can name; bounds the work a guest can ask for.
 const MAX_DEPTH: usize = 4096;
@@ -33,6 +33,9 @@ pub(super) struct Parent<'a> {
     pub(super) identity: Identity,
     pub(super) position: Position,
     pub(super) fd: Arc<OwnedFd>,
+    /// What others do in it is reported, if it happens after this epoch.
+    pub(super) is_watched: bool,
+    pub(super) epoch: u64,
 }
 
 impl Parent<'_> {
@@ -72,7 +75,23 @@ impl Server {
             return Err(Errno::NOTDIR);
         }
         let export = self.export(&found.identity)?;
-        Ok(Parent { id, export, identity: found.identity, position: found.position, fd: self.reach(id, found)? })
+        let Found { identity, position, watched, .. } = found;
+        let fd = self.reach(id, found)?;
+        let is_watched = self.watch(id, watched, &identity, &fd);
+        Ok(Parent { id, export, identity, position, fd, is_watched, epoch: self.watcher.epoch() })
+    }
+
+    /// Sees to it that what others do in a directory is reported, if that can be had.
+    fn watch(&self, id: u64, watched: Watched, identity: &Identity, fd: &OwnedFd) -> bool {
+        if watched != Watched::Unasked || !self.watcher.is_heard() {
+            return watched == Watched::Yes;
+        }
+        let note = || self.nodes.set_watched(id, Watched::Yes);
+        let is_watched = self.watcher.mark(id, identity.device, fd, super::pace::is_remote, note);
+        if !is_watched {
+            self.nodes.set_watched(id, Watched::Refused);
+        }
+        is_watched
     }
 
     /// A directory of a share that can be written. The tree's own root cannot.
@@ -188,6 +207,7 @@ impl Server {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.nodes.drop_cached();
+                self.implicit.clear();
                 // The guest's own limit is not what was reached.
                 open().map_err(|error| if error == Errno::MFILE { Errno::NFILE } else { error })
             }

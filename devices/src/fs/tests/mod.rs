@@ -22,9 +22,12 @@ mod directory;
 mod file;
 mod guarded;
 mod hostile;
+mod listener;
 mod metadata;
 mod owner;
 mod read_only;
 mod tree;
+mod unopened;
+mod watched;
 
 use super::test_kit as guest;
