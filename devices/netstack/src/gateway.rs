@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 use virtio::RateLimit;
-use virtio::frame::{MAX_FRAME, Stack, StackEnd, Turn};
+use virtio::frame::{MAX_FRAME, Port, Stack, Turn};
 
 use crate::audit::Audit;
 use crate::config::NetConfig;
@@ -54,10 +54,6 @@ pub(crate) struct Gateway {
     commands: Receiver<Command>,
     control: OwnedFd,
     frame: Box<[u8]>,
-    /// The link may hold frames that were not read yet.
-    link_readable: bool,
-    /// The link is watched for room.
-    waits_for_room: bool,
     alarm: Alarm,
     is_over: bool,
 }
@@ -67,7 +63,16 @@ impl Stack for Gateway {
         self.context.poller.as_fd()
     }
 
-    fn turn(&mut self) -> Turn {
+    fn turn(&mut self, port: &mut Port) -> Turn {
+        self.context.uplink.swap(port);
+        let turn = self.serve();
+        self.context.uplink.swap(port);
+        turn
+    }
+}
+
+impl Gateway {
+    fn serve(&mut self) -> Turn {
         if self.is_over {
             return Turn::Over;
         }
@@ -104,11 +109,9 @@ impl Stack for Gateway {
             }
         }
     }
-}
 
-impl Gateway {
     /// Opens all it needs and starts nothing. The descriptor wakes the thread up for commands.
-    pub(crate) fn new(link: StackEnd, config: NetConfig, commands: Receiver<Command>) -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn new(config: NetConfig, commands: Receiver<Command>) -> io::Result<(Self, OwnedFd)> {
         let now = Instant::now();
         let NetConfig {
             addresses,
@@ -127,9 +130,8 @@ impl Gateway {
         let control = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let host = HostWatch::new()?;
         let poller = Poller::new()?;
-        let uplink = Uplink::new(link, &addresses);
+        let uplink = Uplink::new(&addresses);
         let alarm = Alarm::new()?;
-        poller.add_link(&uplink)?;
         poller.add(&alarm, Owner::Alarm)?;
         poller.add(&control, Owner::Control)?;
         poller.add(&host, Owner::HostAddresses)?;
@@ -180,8 +182,6 @@ impl Gateway {
             commands,
             control,
             frame: vec![0; MAX_FRAME].into_boxed_slice(),
-            link_readable: true,
-            waits_for_room: false,
             alarm,
             is_over: false,
         };
@@ -207,28 +207,19 @@ impl Gateway {
 
     /// Whether there is something to do that no descriptor tells of.
     fn has_work(&self) -> bool {
-        let works = self.link_readable || self.tcp.has_work() || self.udp.has_work() || self.echo.has_work();
+        let works =
+            self.context.uplink.has_frames() || self.tcp.has_work() || self.udp.has_work() || self.echo.has_work();
         works && !self.context.uplink.is_blocked()
     }
 
     /// Sees to it that the descriptor becomes readable when it is to.
     fn rest(&mut self) -> io::Result<()> {
-        let blocked = self.context.uplink.is_blocked();
-        if std::mem::replace(&mut self.waits_for_room, blocked) != blocked {
-            self.context.poller.watch_link(&self.context.uplink, blocked)?;
-        }
         self.alarm.set(self.context.timers.next())
     }
 
     fn on_ready(&mut self, token: Token, ready: Ready) {
         let context = &mut self.context;
         match token.owner() {
-            Owner::Link => {
-                self.link_readable |= ready.readable;
-                if ready.writable {
-                    context.uplink.flush();
-                }
-            }
             Owner::Control => {
                 // The counter goes back to zero; what it counted is in the channel.
                 let mut count = [0; 8];
@@ -256,7 +247,7 @@ impl Gateway {
             Owner::Listener(key) => self.ports.on_timer(context, &mut self.tcp, key, at),
             Owner::Echo(key) => self.echo.on_timer(context, key, at),
             Owner::Router => self.router.on_timer(context, at),
-            Owner::Link | Owner::Control | Owner::HostAddresses | Owner::Alarm | Owner::UdpPort(_) => {}
+            Owner::Control | Owner::HostAddresses | Owner::Alarm | Owner::UdpPort(_) => {}
         }
     }
 
@@ -318,23 +309,10 @@ impl Gateway {
 
     fn take_frames(&mut self) {
         for _ in 0..MAX_FRAMES {
-            if !self.link_readable || self.context.uplink.is_blocked() {
+            if self.context.uplink.is_blocked() {
                 return;
             }
-            let received = self.context.uplink.recv(&mut self.frame);
-            let (header, len) = match received {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
-                Err(error) => {
-                    self.link_readable = error.kind() == io::ErrorKind::Interrupted;
-                    if self.context.uplink.is_gone() {
-                        self.tcp.clear(&mut self.context);
-                        self.udp.clear(&mut self.context);
-                        self.echo.clear(&mut self.context);
-                    }
-                    continue;
-                }
-            };
+            let Some((header, len)) = self.context.uplink.recv(&mut self.frame) else { return };
             // Taken out for the moment, since packets borrow from it while the rest of the gateway works on them.
             let frame = std::mem::take(&mut self.frame);
             let verified = header.checksum.is_some();

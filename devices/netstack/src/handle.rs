@@ -59,13 +59,13 @@ pub(crate) enum Command {
 }
 
 impl Netstack {
-    /// Binds the published ports, then serves `link` on a thread of its own, and on the card's while that borrows it. When this returns, the policy is in force.
+    /// Binds the published ports, then serves `link` on a thread of its own, and on the card's while that borrows it.
+    /// When this returns, the policy is in force.
     pub fn start(link: StackEnd, config: NetConfig) -> io::Result<Handle> {
         let (sender, receiver) = channel();
-        let seat = link.seat();
-        let (gateway, waker) = Gateway::new(link, config, receiver)?;
+        let (gateway, waker) = Gateway::new(config, receiver)?;
         let thread = std::thread::Builder::new().name("netstack".to_owned()).spawn(move || {
-            if let Err(error) = seat.run(Box::new(gateway)) {
+            if let Err(error) = link.run(Box::new(gateway)) {
                 tracing::error!(%error, "Network gateway cannot wait for events and ends");
             }
         })?;

@@ -20,7 +20,6 @@ pub(crate) struct Token(u64);
 /// The parts of the gateway that own descriptors or timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
-    Link,
     Control,
     HostAddresses,
     Alarm,
@@ -35,7 +34,6 @@ pub(crate) enum Owner {
     Echo(Key),
 }
 
-const LINK: u64 = 0;
 const CONTROL: u64 = 1;
 const HOST_ADDRESSES: u64 = 2;
 const TCP: u64 = 3;
@@ -52,7 +50,6 @@ const KIND_SHIFT: u32 = 56;
 impl From<Owner> for Token {
     fn from(owner: Owner) -> Self {
         let (kind, bits) = match owner {
-            Owner::Link => (LINK, 0),
             Owner::Control => (CONTROL, 0),
             Owner::HostAddresses => (HOST_ADDRESSES, 0),
             Owner::Alarm => (ALARM, 0),
@@ -73,7 +70,6 @@ impl Token {
     pub(crate) fn owner(self) -> Owner {
         let key = Key::from_bits(self.0);
         match self.0 >> KIND_SHIFT {
-            LINK => Owner::Link,
             CONTROL => Owner::Control,
             HOST_ADDRESSES => Owner::HostAddresses,
             ALARM => Owner::Alarm,
@@ -119,19 +115,6 @@ impl Poller {
         Ok(())
     }
 
-    /// Watches the link for frames.
-    pub(crate) fn add_link(&self, link: impl AsFd) -> io::Result<()> {
-        epoll::add(&self.epoll, link, EventData::new_u64(Token::from(Owner::Link).0), link_flags(false))?;
-        Ok(())
-    }
-
-    /// Watches the link for room, too, or no longer. Each frame that the guest takes makes room, and is news to nobody
-    /// unless there was none before.
-    pub(crate) fn watch_link(&self, link: impl AsFd, for_room: bool) -> io::Result<()> {
-        epoll::modify(&self.epoll, link, EventData::new_u64(Token::from(Owner::Link).0), link_flags(for_room))?;
-        Ok(())
-    }
-
     /// Takes the edges there are.
     pub(crate) fn look(&mut self) -> io::Result<()> {
         let mut space = [const { MaybeUninit::uninit() }; BATCH];
@@ -154,11 +137,6 @@ impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
-}
-
-fn link_flags(for_room: bool) -> EventFlags {
-    let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-    if for_room { flags | EventFlags::OUT } else { flags }
 }
 
 impl From<EventFlags> for Ready {

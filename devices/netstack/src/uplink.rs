@@ -1,25 +1,20 @@
 //! Frames to the guest.
 
-use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-
-use virtio::frame::{FrameHeader, MAX_FRAME, Offloads, PartialChecksum, SegmentKind, Segmentation, StackEnd};
+use virtio::frame::{FrameHeader, MAX_FRAME, Offloads, PartialChecksum, Port, SegmentKind, Segmentation};
 
 use crate::config::Addresses;
 use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum, fragments};
 
-/// The stack end of the link, with what did not fit into it.
+/// The guest's card, with the place where frames for it are built.
 ///
-/// While anything waits here the gateway takes nothing from the guest and asks no flow for data, so that the backlog
+/// While any of them wait for the guest, the gateway takes nothing from it and asks no flow for data, so that the backlog
 /// stays at what one frame from the guest can cause.
 #[derive(Debug)]
 pub(crate) struct Uplink {
-    end: StackEnd,
+    /// The card's, during a turn.
+    port: Port,
     /// Where frames are built: Ethernet header first, the rest over and over.
     frame: Box<[u8]>,
-    backlog: VecDeque<(FrameHeader, Box<[u8]>)>,
-    gone: bool,
 }
 
 /// An IP packet where frames are built.
@@ -32,7 +27,7 @@ pub(crate) struct Built {
 }
 
 impl Uplink {
-    pub(crate) fn new(end: StackEnd, addresses: &Addresses) -> Self {
+    pub(crate) fn new(addresses: &Addresses) -> Self {
         let mut frame = vec![0; MAX_FRAME].into_boxed_slice();
         if let Some((ethernet, _)) = frame.split_first_chunk_mut::<ETHERNET>() {
             let (destination, rest) = ethernet.split_at_mut(6);
@@ -41,45 +36,32 @@ impl Uplink {
                 *source = addresses.gateway_mac;
             }
         }
-        Self { end, frame, backlog: VecDeque::new(), gone: false }
+        Self { port: Port::default(), frame }
+    }
+
+    /// Takes the card's port for a turn, or gives it back after one.
+    pub(crate) fn swap(&mut self, port: &mut Port) {
+        std::mem::swap(&mut self.port, port);
     }
 
     /// What the guest takes unfinished.
     pub(crate) fn offloads(&self) -> Offloads {
-        self.end.offloads()
+        self.port.offloads()
     }
 
     /// Whether frames wait for the guest.
     pub(crate) fn is_blocked(&self) -> bool {
-        !self.backlog.is_empty()
+        self.port.is_blocked()
     }
 
-    /// Whether the guest's card is gone for good.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone
+    /// Whether the guest sent frames that were not looked at yet.
+    pub(crate) fn has_frames(&self) -> bool {
+        self.port.has_frames()
     }
 
     /// The next frame from the guest.
-    pub(crate) fn recv(&mut self, buffer: &mut [u8]) -> io::Result<(FrameHeader, usize)> {
-        let received = self.end.recv(buffer);
-        if received.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
-            self.close();
-        }
-        received
-    }
-
-    /// Sends what waits, as far as it goes.
-    pub(crate) fn flush(&mut self) {
-        while let Some((header, frame)) = self.backlog.pop_front() {
-            match self.end.send(&header, &frame) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.backlog.push_front((header, frame));
-                    return;
-                }
-                Err(_) => self.close(),
-            }
-        }
+    pub(crate) fn recv(&mut self, buffer: &mut [u8]) -> Option<(FrameHeader, usize)> {
+        self.port.recv(buffer)
     }
 
     /// Sends a frame that is finished but for its Ethernet header.
@@ -125,7 +107,7 @@ impl Uplink {
     /// Finishes and sends the packet in `frame`.
     fn send_built(&mut self, built: Built) {
         let Built { len, segment } = built;
-        let offloads = self.end.offloads();
+        let offloads = self.port.offloads();
         let Some(packet) = self.frame.get_mut(ETHERNET..ETHERNET.saturating_add(len)) else { return };
         let Some(transport) = checksum::transport(packet) else { return };
         let header_len = ETHERNET + transport.start;
@@ -161,27 +143,6 @@ impl Uplink {
         if let Some(kind) = frame.get_mut(12..14) {
             kind.copy_from_slice(&ethertype.to_be_bytes());
         }
-        if self.gone {
-            return;
-        }
-        if self.backlog.is_empty() {
-            match self.end.send(&header, frame) {
-                Ok(()) => return,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return self.close(),
-            }
-        }
-        self.backlog.push_back((header, Box::from(&*frame)));
-    }
-
-    fn close(&mut self) {
-        self.gone = true;
-        self.backlog.clear();
-    }
-}
-
-impl AsFd for Uplink {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.end.as_fd()
+        self.port.send(&header, frame);
     }
 }

@@ -1,9 +1,8 @@
-//! The state machine: which direction waits for what.
+//! The state machine: when the stack gets its turn, and with what.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use virtio::frame::{DeviceEnd, LentStack, Offloads, Turn};
+use virtio::frame::{DeviceEnd, Lending, LentStack, Offloads, Port, Turn};
 use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, VirtioDevice, Watch};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
@@ -15,28 +14,27 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::NetConfig;
 use super::config::Space;
-use super::receive::Receive;
-use super::transmit::Transmit;
 
 pub(super) const RX: u16 = 0;
 pub(super) const TX: u16 = 1;
 pub(super) const QUEUE_SIZE: u16 = 256;
-/// Descriptors watched: the link to the stack, and the stack itself while it is here.
-pub(super) const LINK: u16 = 0;
-const STACK: u16 = 1;
-const REMINDER: u16 = 2;
+/// Descriptors watched: the stack's while it is here, its whereabouts while it is not.
+const STACK: u16 = 0;
+const BELL: u16 = 1;
 /// Turns of the stack in one call, before the worker looks up.
 const MAX_TURNS: usize = 16;
 
-/// How one direction left off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Until the guest offers more buffers.
-    NeedsGuest,
-    /// Until the link is ready.
-    NeedsLink,
-    /// The stack closed its end.
-    LinkGone,
+/// Where the stack is.
+#[derive(Debug)]
+enum Whereabouts {
+    /// Wherever it is, it is not wanted: there is no driver.
+    Elsewhere,
+    /// Asked for.
+    Awaited,
+    /// On this thread.
+    Here(LentStack),
+    /// It has ended.
+    Gone,
 }
 
 /// The guest's network card: one queue pair, checksum and segmentation offload in both directions.
@@ -46,12 +44,8 @@ pub struct Net {
     config: NetConfig,
     space: Arc<Space>,
     link: DeviceEnd,
-    receive: Receive,
-    transmit: Transmit,
-    /// What the link is watched for; nothing while the device is not started.
-    interest: Option<EventSet>,
-    /// The stack, while this thread runs it.
-    stack: Option<LentStack>,
+    port: Port,
+    stack: Whereabouts,
 }
 
 impl Net {
@@ -79,10 +73,8 @@ impl Net {
             config,
             space: Arc::new(Space::new(config)),
             link,
-            receive: Receive::new(),
-            transmit: Transmit::new(),
-            interest: None,
-            stack: None,
+            port: Port::default(),
+            stack: Whereabouts::Elsewhere,
         }
     }
 
@@ -91,87 +83,64 @@ impl Net {
         self.config
     }
 
-    /// Gives the link up, for an engine that brings a card of its own.
-    pub fn into_link(self) -> DeviceEnd {
-        self.link
-    }
-
-    /// Lets the stack work on what the guest sent and on its sockets, and delivers what it has for the guest.
-    fn run_stack(&mut self, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<Option<Progress>, Fault> {
-        let mut received = None;
+    /// Gives the stack the guest's frames and buffers and the guest what the stack has for it, until there is nothing
+    /// more to do.
+    fn serve(&mut self, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
         for _ in 0..MAX_TURNS {
-            let Some(stack) = &mut self.stack else { return Ok(received) };
-            let turn = stack.turn();
-            received = Some(self.receive.run(&self.link, rings)?);
-            match turn {
-                Turn::Idle => return Ok(received),
-                Turn::Again => {}
-                Turn::Over => {
-                    self.return_stack(watch);
-                    return Ok(received);
+            let Whereabouts::Here(stack) = &mut self.stack else { break };
+            self.port.supply(RX, TX, rings)?;
+            let turn = stack.turn(&mut self.port);
+            self.port.settle(RX, TX, rings)?;
+            if turn == Turn::Over {
+                self.return_stack(watch);
+                self.stack = Whereabouts::Gone;
+                break;
+            }
+            if self.port.is_blocked() {
+                // Either the guest has offered buffers meanwhile, or it will tell when it does.
+                self.port.supply(RX, TX, rings)?;
+                if self.port.is_blocked() {
+                    return self.port.settle(RX, TX, rings);
                 }
+            } else if turn == Turn::Idle {
+                return Ok(());
             }
         }
-        if let Some(stack) = &self.stack {
-            stack.remind();
+        match self.stack {
+            Whereabouts::Here(_) => rings.call_again(TX),
+            Whereabouts::Gone => self.close(rings)?,
+            Whereabouts::Awaited | Whereabouts::Elsewhere => {}
         }
-        Ok(received)
+        Ok(())
+    }
+
+    /// Nobody takes the guest's frames any more.
+    fn close(&mut self, rings: &mut dyn Rings) -> Result<(), Fault> {
+        if self.space.take_down() {
+            tracing::warn!("Network stack has ended; the guest's link is down");
+            rings.config_changed();
+        }
+        self.port.discard(TX, rings)
     }
 
     fn borrow_stack(&mut self, watch: &mut dyn Watch) -> Result<(), Fault> {
-        let Some(stack) = self.link.borrow_stack() else { return Ok(()) };
-        let stack = self.stack.insert(stack);
-        watch.add(stack.descriptor(), STACK, EventSet::IN)?;
-        watch.add(stack.reminder(), REMINDER, EventSet::IN)?;
-        stack.remind();
+        self.stack = match self.link.borrow_stack() {
+            Lending::Stack(stack) => {
+                watch.add(stack.descriptor(), STACK, EventSet::IN)?;
+                Whereabouts::Here(stack)
+            }
+            Lending::NotYet => Whereabouts::Awaited,
+            Lending::Never => Whereabouts::Gone,
+        };
         Ok(())
     }
 
     fn return_stack(&mut self, watch: &mut dyn Watch) {
-        if let Some(stack) = self.stack.take() {
-            for (fd, token) in [(stack.descriptor(), STACK), (stack.reminder(), REMINDER)] {
-                if let Err(error) = watch.remove(fd, token) {
-                    tracing::warn!(%error, "Network stack could not be unwatched");
-                }
-            }
+        if let Whereabouts::Here(stack) = std::mem::replace(&mut self.stack, Whereabouts::Elsewhere)
+            && let Err(error) = watch.remove(stack.descriptor(), STACK)
+        {
+            tracing::warn!(%error, "Network stack could not be unwatched");
         }
-    }
-
-    /// Moves what can be moved both ways, then watches the link for what is missing.
-    fn settle(
-        &mut self,
-        received: Option<Progress>,
-        sent: Option<Progress>,
-        rings: &mut dyn Rings,
-        watch: &mut dyn Watch,
-    ) -> Result<(), Fault> {
-        let mut wanted = self.interest.unwrap_or(EventSet::empty());
-        match received {
-            Some(Progress::NeedsLink) => wanted |= EventSet::IN,
-            Some(_) => wanted -= EventSet::IN,
-            None => {}
-        }
-        match sent {
-            Some(Progress::NeedsLink) => wanted |= EventSet::OUT,
-            Some(_) => wanted -= EventSet::OUT,
-            None => {}
-        }
-        if received == Some(Progress::LinkGone) || sent == Some(Progress::LinkGone) {
-            if self.space.take_down() {
-                tracing::warn!("Network stack closed its end; the guest's link is down");
-                rings.config_changed();
-            }
-            // A closed link is ready for ever.
-            if self.interest.take().is_some() {
-                watch.remove(self.link.as_fd(), LINK)?;
-            }
-            return Ok(());
-        }
-        if self.interest.is_some_and(|interest| interest != wanted) {
-            watch.modify(self.link.as_fd(), LINK, wanted)?;
-            self.interest = Some(wanted);
-        }
-        Ok(())
     }
 }
 
@@ -198,53 +167,30 @@ impl VirtioDevice for Net {
             tcp4_segments: checksum && has(VIRTIO_NET_F_HOST_TSO4),
             tcp6_segments: checksum && has(VIRTIO_NET_F_HOST_TSO6),
         };
-        self.link.set_offloads(to_guest);
-        self.receive.start(to_guest, has(VIRTIO_NET_F_MRG_RXBUF));
-        self.transmit.start(from_guest);
-        watch.add(self.link.as_fd(), LINK, EventSet::IN)?;
-        self.interest = Some(EventSet::IN);
+        self.port.plug(to_guest, from_guest, has(VIRTIO_NET_F_MRG_RXBUF));
+        watch.add(self.link.bell(), BELL, EventSet::IN)?;
         self.borrow_stack(watch)
     }
 
-    fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
-        match queue {
-            RX => {
-                let received = self.receive.run(&self.link, rings)?;
-                self.settle(Some(received), None, rings, watch)
-            }
-            TX => {
-                let mut sent = self.transmit.run(&self.link, rings)?;
-                let received = self.run_stack(rings, watch)?;
-                if sent == Progress::NeedsLink && received.is_some() {
-                    sent = self.transmit.run(&self.link, rings)?;
-                    if let Some(stack) = &self.stack {
-                        stack.remind();
-                    }
-                }
-                self.settle(received, Some(sent), rings, watch)
-            }
-            _ => Ok(()),
-        }
+    fn on_queue(&mut self, _queue: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
+        self.serve(rings, watch)
     }
 
-    fn on_event(&mut self, _token: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
-        let received = match self.run_stack(rings, watch)? {
-            Some(received) => received,
-            None => self.receive.run(&self.link, rings)?,
-        };
-        let sent = if self.transmit.is_waiting() { Some(self.transmit.run(&self.link, rings)?) } else { None };
-        self.settle(Some(received), sent, rings, watch)
+    fn on_event(&mut self, token: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
+        if token == BELL && !matches!(self.stack, Whereabouts::Here(_)) {
+            self.borrow_stack(watch)?;
+        }
+        self.serve(rings, watch)
     }
 
     fn reset(&mut self, watch: &mut dyn Watch) {
+        let was_started = !matches!(self.stack, Whereabouts::Elsewhere);
         self.return_stack(watch);
-        if self.interest.take().is_some()
-            && let Err(error) = watch.remove(self.link.as_fd(), LINK)
-        {
+        self.link.withdraw();
+        self.port.unplug();
+        self.stack = Whereabouts::Elsewhere;
+        if was_started && let Err(error) = watch.remove(self.link.bell(), BELL) {
             tracing::warn!(%error, "Link could not be unwatched");
         }
-        self.link.set_offloads(Offloads::default());
-        self.receive.reset();
-        self.transmit.reset();
     }
 }

@@ -1,16 +1,14 @@
 //! virtio-net: moves Ethernet frames between the guest's rings and the network stack.
 //!
-//! The device judges nothing about a frame's contents; it copies each frame out of guest memory once, so that what the
-//! stack judges cannot change, and refuses header fields that do not fit the frame or the negotiated features. When the
-//! stack is slow, frames stay in the guest's transmit queue; when the guest is slow, they stay in the stack.
-//! Used by both engines: in process, or taken apart for QEMU's own device ([`Net::into_link`]).
+//! The device judges nothing about a frame's contents. It borrows the stack and runs it on its own thread, with the
+//! guest's frames and receive buffers at hand ([`virtio::frame::Port`]). When the stack is slow, frames stay in the
+//! guest's transmit queue; when the guest is slow, they stay in the stack. Used by both engines: in process, or served
+//! over vhost-user.
 
 mod config;
 mod device;
-mod receive;
 #[cfg(test)]
 mod tests;
-mod transmit;
 
 pub use config::NetConfig;
 pub use device::Net;

@@ -67,7 +67,12 @@ impl Request {
 
     /// The device-writable bytes.
     pub fn writer(&self) -> Writer<'_> {
-        Writer::new(self.segments.get(self.readable..).unwrap_or_default())
+        Writer::new(self.writable())
+    }
+
+    /// The device-writable pieces; they are guest RAM for as long as the request is there.
+    pub(crate) fn writable(&self) -> &[Segment] {
+        self.segments.get(self.readable..).unwrap_or_default()
     }
 }
 

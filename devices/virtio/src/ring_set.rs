@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
@@ -15,6 +15,13 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
 use crate::turn::Turn;
 use crate::{Fault, Malformed, Ram, RamGuard, Request, Rings, VirtioDevice, Watch};
+
+/// Layout of the available and the used ring (virtio 1.2, sections 2.7.6 and 2.7.8).
+const AVAIL_HEADER: u64 = 4;
+const AVAIL_ELEMENT: u64 = 2;
+const USED_INDEX: u64 = 2;
+const USED_HEADER: u64 = 4;
+const USED_ELEMENT: u64 = 8;
 
 /// Raises guest interrupts: an irqfd under KVM, a vhost-user call descriptor, a recorder in tests.
 pub trait Interrupt: Send + Sync + fmt::Debug {
@@ -35,8 +42,8 @@ pub trait Queues {
 /// What the rings need to remember about one queue.
 #[derive(Debug, Clone, Copy, Default)]
 struct Marks {
-    /// Requests were returned since the last flush: the driver may be owed an interrupt.
-    touched: bool,
+    /// Requests returned since the driver was last told: it may be owed an interrupt.
+    returned: u16,
     /// The device found the queue empty since the last settling: only such a queue needs the driver's next kick. A
     /// device may leave requests in a queue (receive buffers nobody has data for) and come back to those on its own.
     drained: bool,
@@ -101,7 +108,7 @@ impl<Q: Queues> RingSet<Q> {
         }
     }
 
-    fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.turn = Turn::new();
     }
 
@@ -111,8 +118,8 @@ impl<Q: Queues> RingSet<Q> {
         let ram = self.ram.memory();
         for queue in 0..self.queues.count() {
             let mut seen = Marks::default();
-            self.mark(queue, |marks| (seen, marks.touched, marks.drained) = (*marks, false, false));
-            if seen.touched && self.with(queue, |ring| wants_interrupt(ring, &ram))? {
+            self.mark(queue, |marks| (seen, marks.returned, marks.drained) = (*marks, 0, false));
+            if seen.returned > 0 && self.with(queue, |ring| wants_interrupt(ring, &ram, seen.returned))? {
                 self.interrupt.used(queue);
             }
             if seen.drained && self.with(queue, |ring| ask_for_kick(ring, &ram))? {
@@ -123,27 +130,39 @@ impl<Q: Queues> RingSet<Q> {
     }
 }
 
-impl<Q: Queues> Rings for RingSet<Q> {
-    fn pop(&mut self, queue: u16) -> Result<Option<Request>, Fault> {
+impl<Q: Queues> RingSet<Q> {
+    /// The next request, or why there is none.
+    fn next(&mut self, queue: u16) -> Result<(Option<Request>, LeftOff), Fault> {
         let ram = self.ram.memory();
         loop {
             if !self.turn.take() {
                 self.mark(queue, |marks| marks.pending = true);
-                return Ok(None);
+                return Ok((None, LeftOff::Early));
             }
             match self.with(queue, |ring| take(ring, &ram))? {
-                Taken::Request(request) => return Ok(Some(request)),
+                Taken::Request(request) => return Ok((Some(request), LeftOff::Early)),
                 Taken::Malformed(malformed) => {
                     tracing::debug!(queue, head = malformed.head, "Malformed chain given back: {}", malformed.what);
                     self.finish(queue, malformed.head, 0)?;
                 }
-                Taken::Nothing => {
-                    self.mark(queue, |marks| marks.drained = true);
-                    return Ok(None);
-                }
-                Taken::NoQueue => return Ok(None),
+                Taken::Nothing => return Ok((None, LeftOff::Empty)),
+                Taken::NoQueue => return Ok((None, LeftOff::Early)),
             }
         }
+    }
+}
+
+impl<Q: Queues> Rings for RingSet<Q> {
+    fn pop(&mut self, queue: u16) -> Result<Option<Request>, Fault> {
+        let (request, left_off) = self.next(queue)?;
+        if left_off == LeftOff::Empty {
+            self.mark(queue, |marks| marks.drained = true);
+        }
+        Ok(request)
+    }
+
+    fn pop_quietly(&mut self, queue: u16) -> Result<Option<Request>, Fault> {
+        self.next(queue).map(|(request, _)| request)
     }
 
     fn undo_pop(&mut self, queue: u16) {
@@ -151,11 +170,20 @@ impl<Q: Queues> Rings for RingSet<Q> {
     }
 
     fn finish(&mut self, queue: u16, head: u16, written: u32) -> Result<(), Fault> {
+        self.finish_all(queue, &[(head, written)])
+    }
+
+    fn finish_all(&mut self, queue: u16, requests: &[(u16, u32)]) -> Result<(), Fault> {
         let ram = self.ram.memory();
         // A queue taken out of service meanwhile gets nothing back.
-        self.with(queue, |ring| if ring.ready() { ring.add_used(&*ram, head, written) } else { Ok(()) })?;
-        self.mark(queue, |marks| marks.touched = true);
+        self.with(queue, |ring| if ring.ready() { give_back(ring, &ram, requests) } else { Ok(()) })?;
+        let count = u16::try_from(requests.len()).unwrap_or(u16::MAX);
+        self.mark(queue, |marks| marks.returned = marks.returned.saturating_add(count));
         Ok(())
+    }
+
+    fn call_again(&mut self, queue: u16) {
+        self.mark(queue, |marks| marks.pending = true);
     }
 
     fn config_changed(&mut self) {
@@ -210,6 +238,14 @@ pub fn serve_pending<Q: Queues>(
     Ok(())
 }
 
+/// Why there was no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeftOff {
+    Empty,
+    /// There may be more.
+    Early,
+}
+
 enum Taken {
     Request(Request),
     Malformed(Malformed),
@@ -237,17 +273,38 @@ fn take(ring: &mut Queue, ram: &RamGuard) -> Result<Taken, Error> {
     })
 }
 
-/// Virtio 1.2, sections 2.7.7 and 2.7.10. `needs_notification` knows EVENT_IDX only; the flag is ours to look at.
-fn wants_interrupt(ring: &mut Queue, ram: &RamGuard) -> Result<bool, Error> {
+/// Writes `requests` to the used ring and shows them to the driver together (virtio 1.2, section 2.7.8).
+fn give_back(ring: &mut Queue, ram: &RamGuard, requests: &[(u16, u32)]) -> Result<(), Error> {
+    let at = |offset: u64| ring.used_ring().checked_add(offset).map(GuestAddress).ok_or(Error::AddressOverflow);
+    let mut next = ring.next_used();
+    for (head, written) in requests {
+        if *head >= ring.size() {
+            return Err(Error::InvalidDescriptorIndex);
+        }
+        let slot = at(USED_HEADER + USED_ELEMENT * u64::from(next % ring.size()))?;
+        ram.write_obj([u32::from(*head).to_le(), written.to_le()], slot).map_err(Error::GuestMemory)?;
+        next = next.wrapping_add(1);
+    }
+    ram.store(next.to_le(), at(USED_INDEX)?, Ordering::Release).map_err(Error::GuestMemory)?;
+    ring.set_next_used(next);
+    Ok(())
+}
+
+/// Whether the driver wants to hear of the `returned` requests it was given last (virtio 1.2, sections 2.7.7 and 2.7.10).
+fn wants_interrupt(ring: &mut Queue, ram: &RamGuard, returned: u16) -> Result<bool, Error> {
     if !ring.ready() {
         return Ok(false);
     }
-    let wanted = ring.needs_notification(&**ram)?;
-    if ring.event_idx_enabled() {
-        return Ok(wanted);
+    // The driver shows what it wants and then looks at the used index; we do it the other way round.
+    fence(Ordering::SeqCst);
+    let at = |offset: u64| ring.avail_ring().checked_add(offset).map(GuestAddress).ok_or(Error::AddressOverflow);
+    let load = |address| ram.load(address, Ordering::Relaxed).map(u16::from_le).map_err(Error::GuestMemory);
+    if !ring.event_idx_enabled() {
+        return Ok(u32::from(load(at(0)?)?) & VRING_AVAIL_F_NO_INTERRUPT == 0);
     }
-    let flags: u16 = ram.load(GuestAddress(ring.avail_ring()), Ordering::Relaxed).map_err(Error::GuestMemory)?;
-    Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    let event = load(at(AVAIL_HEADER + AVAIL_ELEMENT * u64::from(ring.size()))?)?;
+    // Whether the request it names is among those returned.
+    Ok(ring.next_used().wrapping_sub(event).wrapping_sub(1) < returned)
 }
 
 /// Asks the driver for a kick with its next request; true when one came before the driver could know.

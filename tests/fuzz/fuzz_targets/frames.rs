@@ -15,6 +15,7 @@ use libfuzzer_sys::fuzz_target;
 use netstack::{Addresses, Dialer, NetConfig, Netstack, Resolvers};
 use policy::{Policy, Preset};
 use virtio::frame::{FrameHeader, FrameLink, MAX_FRAME, Offloads, PartialChecksum, Turn};
+use virtio::test_kit::FakeCard;
 
 /// Shape: how much of the frame is put right before it is sent.
 const KIND: u8 = 3;
@@ -135,7 +136,6 @@ fn put_ipv4_right(packet: &mut [u8], own_source: bool, addresses: &Addresses) {
 
 fuzz_target!(|script: &[u8]| {
     let FrameLink { device, stack } = FrameLink::new().expect("a socket pair");
-    device.set_offloads(Offloads { checksum: true, tcp4_segments: true, tcp6_segments: true });
     let mut policy = Policy::new(Preset::Public);
     policy.push("api.example.com:443".parse().expect("a rule"));
     let peers = Arc::new(Mutex::new(Peers::default()));
@@ -143,12 +143,7 @@ fuzz_target!(|script: &[u8]| {
     config.dialer = Box::new(Echoing(Arc::clone(&peers)));
     config.resolvers = Resolvers::Fixed(vec!["192.0.2.53:53".parse().expect("an address")]);
     let handle = Netstack::start(stack, config).expect("a gateway");
-    let mut stack = loop {
-        match device.borrow_stack() {
-            Some(stack) => break stack,
-            None => std::thread::yield_now(),
-        }
-    };
+    let mut card = FakeCard::plug(device, Offloads { checksum: true, tcp4_segments: true, tcp6_segments: true });
     let mut buffer = vec![0; MAX_FRAME];
     let mut rest = script;
     for _ in 0..MAX_FRAMES {
@@ -165,20 +160,20 @@ fuzz_target!(|script: &[u8]| {
             _ if frame.len() < 64 => FrameHeader::default(),
             _ => FrameHeader { checksum: Some(PartialChecksum { start: 34, offset: 6 }), ..FrameHeader::default() },
         };
-        let _ = device.send(&header, &frame);
-        for _ in 0..MAX_TURNS {
-            if stack.turn() != Turn::Again {
-                break;
-            }
-        }
-        while device.recv(&mut buffer).is_ok() {}
+        card.send(&header, &frame);
+        take_turns(&mut card);
+        while card.receive().is_some() {}
         peers.lock().expect("one thread").echo(&mut buffer);
     }
+    take_turns(&mut card);
+    drop(card);
+    drop(handle);
+});
+
+fn take_turns(card: &mut FakeCard) {
     for _ in 0..MAX_TURNS {
-        if stack.turn() != Turn::Again {
+        if card.turn() != Turn::Again {
             break;
         }
     }
-    drop(stack);
-    drop(handle);
-});
+}

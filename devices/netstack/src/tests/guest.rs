@@ -1,19 +1,17 @@
 //! A guest: smoltcp for well-behaved TCP, and raw packets for everything else.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::Timespec;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant as Clock;
 use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, TcpPacket};
-use virtio::frame::{DeviceEnd, FrameHeader, MAX_FRAME};
+use virtio::frame::FrameHeader;
 
 use super::PATIENCE;
+use super::card::Card;
 use crate::Addresses;
 use crate::wire::{ETHERNET, ICMP, ICMPV6, Packet, TCP, UDP, checksum, parse_ip, write_ip};
 
@@ -30,7 +28,7 @@ pub(crate) struct Guest {
 }
 
 struct Wire {
-    link: DeviceEnd,
+    card: Card,
     addresses: Addresses,
     mtu: usize,
     /// Large segments that came, as their headers say.
@@ -42,9 +40,9 @@ struct Wire {
 pub(crate) struct Connection(SocketHandle);
 
 impl Guest {
-    pub(crate) fn new(link: DeviceEnd, mtu: usize) -> Self {
+    pub(crate) fn new(card: Card, mtu: usize) -> Self {
         let addresses = Addresses::default();
-        let mut wire = Wire { link, addresses, mtu, large: 0 };
+        let mut wire = Wire { card, addresses, mtu, large: 0 };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = 7;
         let mut interface = Interface::new(config, &mut wire, Clock::ZERO);
@@ -62,7 +60,7 @@ impl Guest {
         let now = Clock::from_micros(i64::try_from(self.start.elapsed().as_micros()).unwrap());
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
         let delay = self.interface.poll_delay(now, &self.sockets).map_or(20_000, |delay| delay.total_micros());
-        wait(&self.wire.link, Duration::from_micros(delay.min(20_000)));
+        self.wire.card.wait(Duration::from_micros(delay.min(20_000)));
     }
 
     /// Moves packets until `done` says so.
@@ -233,10 +231,7 @@ impl Guest {
     }
 
     pub(crate) fn send_frame_with(&self, header: &FrameHeader, frame: &[u8]) {
-        while let Err(error) = self.wire.link.send(header, frame) {
-            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
-            wait_for(&self.wire.link, PollFlags::OUT, PATIENCE);
-        }
+        self.wire.card.send(header, frame);
     }
 
     pub(crate) fn send_ip(&self, packet: &[u8]) {
@@ -273,7 +268,7 @@ impl Guest {
                 return Some(packet);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            wait(&self.wire.link, left);
+            self.wire.card.wait(left);
         }
     }
 
@@ -289,27 +284,18 @@ impl Guest {
 
     /// The next frame that is not IP.
     pub(crate) fn receive_frame(&mut self, within: Duration) -> Option<Vec<u8>> {
-        wait(&self.wire.link, within);
-        let mut frame = vec![0; MAX_FRAME];
-        let (_, len) = self.wire.link.recv(&mut frame).ok()?;
-        frame.truncate(len);
-        Some(frame)
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some((_, frame)) = self.wire.card.receive() {
+                return Some(frame);
+            }
+            self.wire.card.wait(deadline.checked_duration_since(Instant::now())?);
+        }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        let mut frame = vec![0; MAX_FRAME];
-        self.wire.link.recv(&mut frame).is_err_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+        self.wire.card.is_over()
     }
-}
-
-fn wait(link: &DeviceEnd, timeout: Duration) {
-    wait_for(link, PollFlags::IN, timeout);
-}
-
-fn wait_for(link: &DeviceEnd, what: PollFlags, timeout: Duration) {
-    let timeout =
-        Timespec { tv_sec: i64::try_from(timeout.as_secs()).unwrap(), tv_nsec: timeout.subsec_nanos().into() };
-    poll(&mut [PollFd::from_borrowed_fd(link.as_fd(), what)], Some(&timeout)).unwrap();
 }
 
 /// What a packet for the guest says.
@@ -408,12 +394,11 @@ pub(crate) fn packet(from: IpAddr, to: IpAddr, protocol: u8, body: &[u8]) -> Vec
 
 impl Wire {
     fn next(&mut self) -> Option<Vec<u8>> {
-        let mut frame = vec![0; MAX_FRAME];
-        let (header, len) = self.link.recv(&mut frame).ok()?;
+        let (header, frame) = self.card.receive()?;
         self.large += usize::from(header.segmentation.is_some());
         assert_eq!(&frame[..6], &self.addresses.guest_mac);
         assert_eq!(&frame[6..12], &self.addresses.gateway_mac);
-        let mut packet = frame[ETHERNET..len].to_vec();
+        let mut packet = frame[ETHERNET..].to_vec();
         if let Some(partial) = header.checksum {
             // As a driver does for its own use.
             let transport = checksum::transport(&packet).unwrap();
@@ -459,8 +444,7 @@ impl TxToken for Outbound<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, build: F) -> R {
         let mut packet = vec![0; len];
         let result = build(&mut packet);
-        // A frame the link has no room for is lost; smoltcp sends it again.
-        let _ = self.0.link.send(&FrameHeader::default(), &ethernet(&self.0.addresses, &packet));
+        self.0.card.send(&FrameHeader::default(), &ethernet(&self.0.addresses, &packet));
         result
     }
 }

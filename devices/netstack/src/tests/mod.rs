@@ -1,5 +1,6 @@
 //! The gateway as a guest sees it: frames go in at the device end, and what counts is what a fake internet saw.
 
+mod card;
 pub(crate) mod dns;
 mod foreign;
 mod fragments;
@@ -24,6 +25,7 @@ use policy::{Policy, Preset};
 use virtio::frame::{FrameLink, Offloads};
 
 use crate::{Handle, Limits, NetConfig, Netstack, Resolvers};
+use card::Card;
 use guest::Guest;
 use internet::Internet;
 
@@ -62,7 +64,6 @@ impl Setup {
 
     pub(crate) fn start_with(self, change: impl FnOnce(&mut NetConfig)) -> Bench {
         let FrameLink { device, stack } = FrameLink::new().unwrap();
-        device.set_offloads(self.offloads);
         let internet = Internet::new();
         let mut config = NetConfig::new(self.policy);
         config.dialer = Box::new(internet.dialer());
@@ -71,7 +72,8 @@ impl Setup {
         config.limits = self.limits;
         change(&mut config);
         let handle = Netstack::start(stack, config).unwrap();
-        Bench { guest: Guest::new(device, self.guest_mtu), internet, handle }
+        let card = Card::plug(device, self.offloads);
+        Bench { guest: Guest::new(card, self.guest_mtu), internet, handle }
     }
 }
 

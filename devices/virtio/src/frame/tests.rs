@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::*;
 
@@ -16,84 +16,6 @@ fn large_segment() -> FrameHeader {
         segmentation: Some(Segmentation { kind: SegmentKind::Tcp4, size: 1460 }),
         header_len: 54,
     }
-}
-
-#[test]
-fn a_frame_arrives_with_its_header() {
-    let link = FrameLink::new().unwrap();
-    link.stack.send(&large_segment(), &FRAME).unwrap();
-    let mut buffer = vec![0; MAX_FRAME];
-
-    let (header, len) = link.device.recv(&mut buffer).unwrap();
-
-    assert_eq!(header, large_segment());
-    assert_eq!(&buffer[..len], &FRAME);
-}
-
-#[test]
-fn the_longest_frame_fits_both_ways() {
-    let link = FrameLink::new().unwrap();
-    let frame = vec![7; MAX_FRAME];
-    let mut buffer = vec![0; MAX_FRAME];
-
-    link.device.send(&FrameHeader::default(), &frame).unwrap();
-    assert_eq!(link.stack.recv(&mut buffer).unwrap().1, MAX_FRAME);
-    link.stack.send(&FrameHeader::default(), &frame).unwrap();
-    assert_eq!(link.device.recv(&mut buffer).unwrap().1, MAX_FRAME);
-}
-
-#[test]
-fn a_datagram_descriptor_carries_bare_frames() {
-    let link = FrameLink::new().unwrap();
-    let qemu = link.device.into_datagram_fd();
-    assert!(link.stack.is_plain());
-
-    rustix::net::send(&qemu, &FRAME, rustix::net::SendFlags::empty()).unwrap();
-    let mut buffer = vec![0; MAX_FRAME];
-    let (header, len) = link.stack.recv(&mut buffer).unwrap();
-    assert_eq!((header, &buffer[..len]), (FrameHeader::default(), &FRAME[..]));
-
-    link.stack.send(&FrameHeader::default(), &FRAME).unwrap();
-    let (len, _) = rustix::net::recv(&qemu, &mut buffer[..], rustix::net::RecvFlags::empty()).unwrap();
-    assert_eq!(&buffer[..len], &FRAME);
-}
-
-#[test]
-fn a_full_link_says_would_block_and_loses_nothing() {
-    let link = FrameLink::new().unwrap();
-    let frame = vec![1; 9000];
-    let mut sent = 0;
-    let refusal = loop {
-        match link.device.send(&FrameHeader::default(), &frame) {
-            Ok(()) => sent += 1,
-            Err(refusal) => break refusal,
-        }
-    };
-    assert_eq!(refusal.kind(), io::ErrorKind::WouldBlock);
-
-    let mut buffer = vec![0; MAX_FRAME];
-    let received = std::iter::from_fn(|| link.stack.recv(&mut buffer).ok()).count();
-    assert_eq!(received, sent);
-}
-
-#[test]
-fn a_closed_peer_is_end_of_file() {
-    let link = FrameLink::new().unwrap();
-    drop(link.stack);
-    let mut buffer = vec![0; MAX_FRAME];
-    assert_eq!(link.device.recv(&mut buffer).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    assert_eq!(link.device.send(&FrameHeader::default(), &FRAME).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-}
-
-#[test]
-fn the_stack_sees_what_the_driver_takes() {
-    let link = FrameLink::new().unwrap();
-    assert_eq!(link.stack.offloads(), Offloads::default());
-    let all = Offloads { checksum: true, tcp4_segments: true, tcp6_segments: true };
-    link.device.set_offloads(all);
-    assert_eq!(link.stack.offloads(), all);
-    let _fd = link.device.into_datagram_fd();
-    assert_eq!(link.stack.offloads(), Offloads::default());
 }
 
 #[test]
@@ -131,7 +53,8 @@ impl Stack for Counter {
         self.bell.as_fd()
     }
 
-    fn turn(&mut self) -> Turn {
+    fn turn(&mut self, port: &mut Port) -> Turn {
+        port.send(&FrameHeader::default(), &FRAME);
         self.turns.fetch_add(1, Ordering::SeqCst);
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
         if self.is_over.load(Ordering::SeqCst) { Turn::Over } else { Turn::Idle }
@@ -139,7 +62,7 @@ impl Stack for Counter {
 }
 
 struct Seated {
-    link: FrameLink,
+    device: DeviceEnd,
     bell: OwnedFd,
     turns: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
@@ -147,19 +70,23 @@ struct Seated {
 }
 
 fn seated() -> Seated {
-    let link = FrameLink::new().unwrap();
+    let FrameLink { device, stack: end } = FrameLink::new().unwrap();
     let bell = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
     let (turns, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let stack = Counter { bell: bell.try_clone().unwrap(), turns: turns.clone(), is_over: is_over.clone() };
-    let seat = link.stack.seat();
-    let thread = std::thread::spawn(move || seat.run(Box::new(stack)));
-    while turns.load(Ordering::SeqCst) == 0 {
-        std::thread::yield_now();
-    }
-    Seated { link, bell, turns, is_over, thread }
+    let thread = std::thread::spawn(move || end.run(Box::new(stack)));
+    Seated { device, bell, turns, is_over, thread }
 }
 
 impl Seated {
+    fn borrow(&self) -> Option<LentStack> {
+        borrow(&self.device)
+    }
+
+    fn turns(&self) -> usize {
+        self.turns.load(Ordering::SeqCst)
+    }
+
     fn ring(&self) {
         rustix::io::write(&self.bell, &1u64.to_ne_bytes()).unwrap();
     }
@@ -171,32 +98,87 @@ impl Seated {
     }
 }
 
+/// Waits for the stack as a card does.
+fn borrow(device: &DeviceEnd) -> Option<LentStack> {
+    loop {
+        match device.borrow_stack() {
+            Lending::Stack(stack) => return Some(stack),
+            Lending::NotYet => {
+                poll(&mut [PollFd::from_borrowed_fd(device.bell(), PollFlags::IN)], None).unwrap();
+            }
+            Lending::Never => return None,
+        }
+    }
+}
+
 #[test]
 fn lent_stack_runs_for_the_card_alone_and_goes_back() {
     let seated = seated();
-    let mut lent = seated.link.device.borrow_stack().unwrap();
-    let before = seated.turns.load(Ordering::SeqCst);
+    let mut lent = seated.borrow().unwrap();
+    let before = seated.turns();
     seated.ring();
-    assert_eq!(lent.turn(), Turn::Idle);
-    assert_eq!(seated.turns.load(Ordering::SeqCst), before + 1);
-    assert!(seated.link.device.borrow_stack().is_none());
+    assert_eq!(lent.turn(&mut Port::default()), Turn::Idle);
+    assert_eq!(seated.turns(), before + 1);
+    assert!(matches!(seated.device.borrow_stack(), Lending::NotYet));
 
     drop(lent);
     seated.end();
 }
 
 #[test]
-fn stack_that_ends_while_lent_ends_its_thread_once_it_is_back() {
+fn a_stack_is_lent_again_and_again() {
     let seated = seated();
-    let mut lent = seated.link.device.borrow_stack().unwrap();
-    seated.is_over.store(true, Ordering::SeqCst);
-    assert_eq!(lent.turn(), Turn::Over);
-    drop(lent);
-    seated.thread.join().unwrap().unwrap();
-    assert!(seated.link.device.borrow_stack().is_none());
+    for _ in 0..100 {
+        drop(seated.borrow().unwrap());
+    }
+    seated.end();
 }
 
 #[test]
-fn link_without_a_stack_has_none_to_lend() {
-    assert!(FrameLink::new().unwrap().device.borrow_stack().is_none());
+fn a_card_that_does_without_leaves_the_stack_at_home() {
+    let seated = seated();
+    for _ in 0..100 {
+        if let Lending::Stack(stack) = seated.device.borrow_stack() {
+            drop(stack);
+        }
+        seated.device.withdraw();
+    }
+    seated.end();
+}
+
+#[test]
+fn a_card_that_goes_away_leaves_the_stack_at_home() {
+    let Seated { device, bell, is_over, thread, .. } = seated();
+    while matches!(device.borrow_stack(), Lending::NotYet) {}
+    drop(device);
+    is_over.store(true, Ordering::SeqCst);
+    rustix::io::write(&bell, &1u64.to_ne_bytes()).unwrap();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn stack_that_ends_while_lent_ends_its_thread_once_it_is_back() {
+    let seated = seated();
+    let mut lent = seated.borrow().unwrap();
+    seated.is_over.store(true, Ordering::SeqCst);
+    assert_eq!(lent.turn(&mut Port::default()), Turn::Over);
+    drop(lent);
+    seated.thread.join().unwrap().unwrap();
+    assert!(borrow(&seated.device).is_none());
+}
+
+#[test]
+fn a_stack_that_comes_late_is_told_of() {
+    let FrameLink { device, stack: end } = FrameLink::new().unwrap();
+    assert!(matches!(device.borrow_stack(), Lending::NotYet));
+    drop(end);
+    assert!(borrow(&device).is_none());
+}
+
+#[test]
+fn a_port_without_a_driver_loses_frames_and_never_blocks() {
+    let mut port = Port::default();
+    port.send(&FrameHeader::default(), &FRAME);
+    assert!(!port.is_blocked());
+    assert_eq!(port.recv(&mut [0; MAX_FRAME]), None);
 }

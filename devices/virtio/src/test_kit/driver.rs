@@ -235,6 +235,14 @@ impl DriverQueue {
         self.free.len()
     }
 
+    /// The descriptor that the next chain begins with.
+    ///
+    /// # Panics
+    /// When all are in use.
+    pub fn next_free(&self) -> u16 {
+        *self.free.last().expect("a free descriptor")
+    }
+
     /// Writes guest memory.
     pub fn write(&self, address: u64, bytes: &[u8]) {
         self.ram.memory().write_slice(bytes, GuestAddress(address)).expect("address is in RAM");
