@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 
+use super::goal::{self, Goal};
 use super::guest::Guest;
 use super::peer::{self, port};
 use super::plan::{self, Metric};
+use super::samples::Samples;
 use crate::stats::Summary;
 
 /// What to compare.
@@ -33,28 +36,21 @@ pub struct Args {
     /// Idle connections of the last measurement; 0 leaves it out
     #[arg(short, long, default_value_t = 10_000)]
     idle: u64,
+    /// Rounds with idle connections
+    #[arg(long, default_value_t = 3)]
+    idle_rounds: u16,
     /// Folder with the file ARM.pid per stack, whose memory is looked at
     #[arg(long)]
     pids: Option<PathBuf>,
-    /// Print JSON
+    /// Print JSON; the goals come as a table all the same, on standard error
     #[arg(long)]
     json: bool,
 }
 
-/// Samples by metric, in the order in which they were first taken, and by arm.
-#[derive(Debug, Default)]
-struct Samples(Vec<(Metric, BTreeMap<String, Vec<f64>>)>);
-
-impl Samples {
-    fn add(&mut self, metric: Metric, arm: &str, sample: f64) {
-        let at = self.0.iter().position(|(known, _)| known.name == metric.name).unwrap_or(self.0.len());
-        if at == self.0.len() {
-            self.0.push((metric, BTreeMap::new()));
-        }
-        if let Some((_, by_arm)) = self.0.get_mut(at) {
-            by_arm.entry(arm.to_owned()).or_default().push(sample);
-        }
-    }
+#[derive(Debug, Serialize)]
+struct Report {
+    measured: Vec<Row>,
+    goals: Vec<Goal>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,96 +66,111 @@ struct Row {
 /// Measures and prints.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let control = peer::listen(args.address, port::CONTROL)?;
-    peer::serve(args.address)?;
+    let held = peer::serve(args.address)?;
     let mut guests = Guest::gather(&control, &args.arms)?;
+    eprintln!("==> all guests are there");
     let mut samples = Samples::default();
     for round in 0..=args.rounds {
         for (command, metrics) in plan::round(args.seconds, args.requests) {
-            measure(args, &mut guests, &command, &metrics, round, &mut samples)?;
+            for arm in turns(args, round) {
+                let numbers = measure(&mut guests, arm, &command, &metrics)?;
+                // The first round warms up.
+                if round > 0 {
+                    numbers.into_iter().for_each(|(metric, number)| samples.add(metric, arm, number));
+                }
+            }
         }
         eprintln!("==> round {round} of {}", args.rounds);
     }
-    if args.idle > 0 {
-        let before = memory(args)?;
-        for (arm, guest) in &mut guests {
-            guest.ask(&format!("open {}", args.idle)).with_context(|| arm.clone())?;
-        }
-        for (arm, after) in memory(args)? {
-            let grown = after.saturating_sub(before.get(&arm).copied().unwrap_or(after));
-            samples.add(plan::PER_FLOW, &arm, to_f64(grown) / to_f64(args.idle));
-        }
-        for round in 0..=args.rounds {
-            for (command, metrics) in plan::crowded(args.seconds) {
-                measure(args, &mut guests, &command, &metrics, round, &mut samples)?;
+    for round in 1..=if args.idle > 0 { args.idle_rounds } else { 0 } {
+        for arm in turns(args, round) {
+            let mut numbers = bulk(args, &mut guests, arm, plan::ALONE)?;
+            let before = memory(args, arm)?;
+            measure(&mut guests, arm, &format!("open {}", args.idle), &[])?;
+            if let (Some(before), Some(after)) = (before, memory(args, arm)?) {
+                samples.add(plan::PER_FLOW, arm, to_f64(after.saturating_sub(before)) / to_f64(args.idle));
             }
+            numbers.extend(bulk(args, &mut guests, arm, plan::CROWDED)?);
+            numbers.into_iter().for_each(|(metric, number)| samples.add(metric, arm, number));
+            measure(&mut guests, arm, "close", &[])?;
+            held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
+        eprintln!("==> round {round} of {} with {} idle connections", args.idle_rounds, args.idle);
     }
-    print(args, samples)?;
+    print(args, &samples)?;
     Ok(true)
 }
 
-/// One command to every guest, in an order that changes with the round.
-fn measure(
+/// The arms in an order that changes with the round.
+fn turns(args: &Args, round: u16) -> impl Iterator<Item = &String> {
+    let skip = usize::from(round) % args.arms.len().max(1);
+    args.arms.iter().cycle().skip(skip).take(args.arms.len())
+}
+
+fn bulk(
     args: &Args,
     guests: &mut BTreeMap<String, Guest>,
+    arm: &str,
+    [up, down]: [Metric; 2],
+) -> anyhow::Result<Vec<(Metric, f64)>> {
+    let mut numbers = measure(guests, arm, &format!("up {}", args.seconds), &[up])?;
+    numbers.extend(measure(guests, arm, &format!("down {}", args.seconds), &[down])?);
+    Ok(numbers)
+}
+
+/// One command to one guest.
+fn measure(
+    guests: &mut BTreeMap<String, Guest>,
+    arm: &str,
     command: &str,
     metrics: &[Metric],
-    round: u16,
-    samples: &mut Samples,
-) -> anyhow::Result<()> {
-    let count = args.arms.len();
-    for turn in 0..count {
-        let Some(arm) = args.arms.get((turn + usize::from(round)) % count) else { continue };
-        let guest = guests.get_mut(arm).with_context(|| format!("no guest {arm}"))?;
-        let numbers = guest.ask(command).with_context(|| arm.clone())?;
-        if numbers.len() != metrics.len() {
-            bail!("{arm}: {} numbers in answer to {command:?}", numbers.len());
-        }
-        for (metric, number) in metrics.iter().zip(numbers).filter(|_| round > 0) {
-            samples.add(*metric, arm, if metric.unit == "MB/s" { number / 1e6 } else { number });
-        }
+) -> anyhow::Result<Vec<(Metric, f64)>> {
+    let guest = guests.get_mut(arm).with_context(|| format!("no guest {arm}"))?;
+    let numbers = guest.ask(command).with_context(|| arm.to_owned())?;
+    if numbers.len() != metrics.len() {
+        bail!("{arm}: {} numbers in answer to {command:?}", numbers.len());
     }
-    Ok(())
+    let in_unit = |metric: Metric, number: f64| if metric.unit == "MB/s" { number / 1e6 } else { number };
+    Ok(metrics.iter().zip(numbers).map(|(metric, number)| (*metric, in_unit(*metric, number))).collect())
 }
 
-/// KiB of anonymous memory of every stack whose process is known.
-fn memory(args: &Args) -> anyhow::Result<BTreeMap<String, u64>> {
-    let Some(folder) = &args.pids else { return Ok(BTreeMap::new()) };
-    let mut all = BTreeMap::new();
-    for arm in &args.arms {
-        let pid = fs::read_to_string(folder.join(format!("{arm}.pid"))).with_context(|| format!("{arm}.pid"))?;
-        let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).with_context(|| arm.clone())?;
-        let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = anonymous.and_then(|value| value.split_whitespace().next()).and_then(|kib| kib.parse().ok());
-        all.insert(arm.clone(), kib.context("no RssAnon in its status")?);
-    }
-    Ok(all)
+/// KiB of anonymous memory of a stack, if its process is known.
+fn memory(args: &Args, arm: &str) -> anyhow::Result<Option<u64>> {
+    let Some(folder) = &args.pids else { return Ok(None) };
+    let pid = fs::read_to_string(folder.join(format!("{arm}.pid"))).with_context(|| format!("{arm}.pid"))?;
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).with_context(|| arm.to_owned())?;
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = anonymous.and_then(|value| value.split_whitespace().next()).and_then(|kib| kib.parse().ok());
+    Ok(Some(kib.context("no RssAnon in its status")?))
 }
 
-fn print(args: &Args, samples: Samples) -> anyhow::Result<()> {
-    let mut rows = Vec::new();
-    for (metric, by_arm) in samples.0 {
-        let first = args.arms.first().and_then(|arm| by_arm.get(arm)).cloned().unwrap_or_default();
-        let ratios = |own: &[f64]| own.iter().zip(&first).map(|(own, first)| own / first).collect::<Vec<_>>();
-        rows.push(Row {
-            metric: metric.name,
-            unit: metric.unit,
-            more_is_better: metric.is_rate,
-            arms: by_arm.iter().filter_map(|(arm, own)| Some((arm.clone(), Summary::of(own.clone())?))).collect(),
-            ratio: by_arm.iter().filter_map(|(arm, own)| Some((arm.clone(), Summary::of(ratios(own))?))).collect(),
-        });
-    }
+fn print(args: &Args, samples: &Samples) -> anyhow::Result<()> {
+    let arms = |of: &dyn Fn(&str) -> Vec<f64>| -> BTreeMap<String, Summary> {
+        args.arms.iter().filter_map(|arm| Some((arm.clone(), Summary::of(of(arm))?))).collect()
+    };
+    let first = args.arms.first().map_or("", String::as_str);
+    let measured = samples.metrics().map(|metric| Row {
+        metric: metric.name,
+        unit: metric.unit,
+        more_is_better: metric.is_rate,
+        arms: arms(&|arm| samples.of(metric, arm).to_vec()),
+        ratio: arms(&|arm| goal::ratios(samples.of(metric, arm), samples.of(metric, first))),
+    });
+    let report = Report { measured: measured.collect(), goals: goal::goals(&args.arms, samples) };
+    let table = goal::table(&report.goals);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        eprintln!("{table}");
         return Ok(());
     }
-    for row in &rows {
-        println!("{} ({}), median [ratio to {}]", row.metric, row.unit, args.arms.first().map_or("", String::as_str));
+    for row in &report.measured {
+        println!("{} ({}), median [ratio to {first}]", row.metric, row.unit);
         for arm in &args.arms {
             let (Some(own), Some(ratio)) = (row.arms.get(arm), row.ratio.get(arm)) else { continue };
             println!("    {arm:12} {:10.1}   [{:.2}; {:.2} to {:.2}]", own.median, ratio.median, ratio.min, ratio.max);
         }
     }
+    println!("\n{table}");
     Ok(())
 }
 

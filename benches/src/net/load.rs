@@ -23,6 +23,8 @@ mod port {
 
 /// One write or read of bulk data.
 const CHUNK: usize = 256 << 10;
+/// Threads that open idle connections.
+const OPENERS: u64 = 8;
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -75,10 +77,7 @@ impl Load {
             ("rr", &[count]) => self.rr(count),
             ("connect", &[threads, seconds]) => Ok(vec![self.connect_rate(threads, Duration::from_secs(seconds))?]),
             ("open", &[count]) => {
-                for _ in 0..count {
-                    let stream = TcpStream::connect_timeout(&self.at(port::HOLD), PATIENCE)?;
-                    self.idle.push(stream);
-                }
+                self.open(count)?;
                 Ok(vec![])
             }
             ("close", []) => {
@@ -87,6 +86,23 @@ impl Load {
             }
             _ => Err(io::Error::other("unknown command")),
         }
+    }
+
+    /// Opens idle connections, a few at a time.
+    fn open(&mut self, count: u64) -> io::Result<()> {
+        let address = self.at(port::HOLD);
+        let openers: Vec<_> = (0..OPENERS)
+            .map(|index| (count + index) / OPENERS)
+            .map(|share| {
+                thread::spawn(move || {
+                    (0..share).map(|_| TcpStream::connect_timeout(&address, PATIENCE)).collect::<io::Result<Vec<_>>>()
+                })
+            })
+            .collect();
+        for opener in openers {
+            self.idle.extend(opener.join().map_err(|_| io::Error::other("a thread panicked"))??);
+        }
+        Ok(())
     }
 
     fn at(&self, port: u16) -> SocketAddr {

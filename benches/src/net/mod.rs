@@ -5,9 +5,11 @@
 //! by `benches/net`, in namespaces that lead nowhere.
 
 mod compare;
+mod goal;
 mod guest;
 mod peer;
 mod plan;
+mod samples;
 mod vm;
 
 pub use compare::{Args as CompareArgs, run as compare};

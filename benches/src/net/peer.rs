@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
@@ -19,23 +20,23 @@ pub mod port {
 const THREADS: usize = 24;
 const CHUNK: usize = 256 << 10;
 
+/// Connections that are only held.
+pub type Held = Arc<Mutex<Vec<TcpStream>>>;
+
 /// Serves all but the control port, for ever.
-pub fn serve(address: IpAddr) -> anyhow::Result<()> {
+pub fn serve(address: IpAddr) -> anyhow::Result<Held> {
     pool(address, port::SINK, 4, sink)?;
     pool(address, port::SOURCE, 4, source)?;
     pool(address, port::ECHO, THREADS, echo)?;
     let hold = listen(address, port::HOLD)?;
+    let held = Held::default();
+    let keep = Arc::clone(&held);
     thread::spawn(move || {
-        let mut held: Vec<TcpStream> = Vec::new();
         while let Ok((stream, _)) = hold.accept() {
-            // What the guest closed goes when the next one comes in bulk.
-            if held.len() > 40_000 {
-                held.clear();
-            }
-            held.push(stream);
+            keep.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
         }
     });
-    Ok(())
+    Ok(held)
 }
 
 pub fn listen(address: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
