@@ -1,6 +1,13 @@
+//! Questions and answers, right and wrong.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
-use super::*;
+use super::answer::{Answer, MAX_ALIASES, MAX_NEGATIVE, MAX_TTL};
+use super::numbers::*;
+use super::query::{Query, parse_query};
 
 const ID: u16 = 0x1234;
 const PUBLIC: [u8; 4] = [93, 184, 216, 34];
