@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use policy::{Name, Protocol};
 
-/// Events per second that a guest can cause before they are only counted.
+use crate::config::Publish;
+
+/// Events of a kind per second that a guest can cause before they are only counted.
 const RATE: u32 = 200;
 
 /// How a flow ended.
@@ -32,25 +34,38 @@ pub enum Outcome {
     Failed,
 }
 
+/// A flow as the audit knows it: every line about it repeats this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Its number: no other flow or question of the VM has the same.
+    pub number: u64,
+    /// Over what.
+    pub protocol: Protocol,
+    /// Where it leads; the client, if a published port let it in.
+    pub remote: SocketAddr,
+    /// The published port that let it in, if one did.
+    pub port: Option<Publish>,
+    /// The names the address was resolved from; once the flow has named one of them, that one.
+    pub names: Vec<Name>,
+    /// The rule that decided.
+    pub rule: String,
+}
+
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A flow was judged.
     Verdict {
-        /// TCP or UDP.
-        protocol: Protocol,
-        /// Where it leads.
-        remote: SocketAddr,
-        /// The names the address was resolved from.
-        names: &'a [Name],
+        /// Which.
+        flow: &'a Subject,
         /// Whether it may be.
         allow: bool,
-        /// The rule that decided.
-        rule: &'a str,
     },
     /// A question was judged.
     Question {
+        /// Its number.
+        number: u64,
         /// The name asked for; as the guest wrote it when it is no host name.
         name: &'a str,
         /// Type of the record (RFC 1035, 3.2.2).
@@ -62,6 +77,8 @@ pub enum Event<'a> {
     },
     /// Addresses were withheld from an answer.
     Withheld {
+        /// The question's number.
+        number: u64,
         /// The name asked for.
         name: &'a str,
         /// How many addresses.
@@ -69,8 +86,8 @@ pub enum Event<'a> {
     },
     /// A flow that was allowed for the sake of a name said which host it is for.
     Stream {
-        /// Where it leads.
-        remote: SocketAddr,
+        /// Which.
+        flow: &'a Subject,
         /// The host that it named, if it named one.
         host: Option<&'a Name>,
         /// Whether it may go on.
@@ -80,10 +97,8 @@ pub enum Event<'a> {
     },
     /// A flow that was allowed is over.
     Closed {
-        /// TCP or UDP.
-        protocol: Protocol,
-        /// Where it led.
-        remote: SocketAddr,
+        /// Which.
+        flow: &'a Subject,
         /// How it ended.
         outcome: Outcome,
         /// Payload bytes from the guest.
@@ -93,13 +108,17 @@ pub enum Event<'a> {
         /// How long it lasted.
         duration: Duration,
     },
-    /// A limit was reached and something was refused.
+    /// A limit was reached.
     Limit {
+        /// The number of what was refused, or had to make room, for its sake.
+        number: u64,
         /// Which.
         what: &'static str,
     },
     /// So many events were not told one by one.
     Suppressed {
+        /// What they were about.
+        what: &'static str,
         /// How many.
         count: u64,
     },
@@ -119,39 +138,69 @@ impl AuditSink for Discard {
     fn record(&mut self, _event: &Event<'_>) {}
 }
 
-/// A sink behind a rate limit, since a guest causes events as fast as it likes.
+/// A sink behind a rate limit, since a guest causes events as fast as it likes. What was allowed, what was denied and what
+/// was asked each have a share of their own: nobody hides a connection behind a flood of refused ones.
 #[derive(Debug)]
 pub(crate) struct Audit {
     sink: Box<dyn AuditSink>,
     window: Instant,
+    shares: [Share; 3],
+    /// Flows and questions so far.
+    numbers: u64,
+}
+
+#[derive(Debug)]
+struct Share {
+    what: &'static str,
     in_window: u32,
     suppressed: u64,
 }
 
+impl Share {
+    fn new(what: &'static str) -> Self {
+        Self { what, in_window: 0, suppressed: 0 }
+    }
+}
+
 impl Audit {
     pub(crate) fn new(sink: Box<dyn AuditSink>, now: Instant) -> Self {
-        Self { sink, window: now, in_window: 0, suppressed: 0 }
+        let shares = ["allowed flows", "denials", "DNS"].map(Share::new);
+        Self { sink, window: now, shares, numbers: 0 }
+    }
+
+    /// A number that was never given before.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     pub(crate) fn record(&mut self, now: Instant, event: &Event<'_>) {
         if now.duration_since(self.window) >= Duration::from_secs(1) {
             self.window = now;
-            self.in_window = 0;
             self.flush();
         }
-        if self.in_window >= RATE {
-            self.suppressed += 1;
+        let [allowed, denied, dns] = &mut self.shares;
+        let share = match event {
+            Event::Question { .. } | Event::Withheld { .. } => dns,
+            Event::Verdict { allow: false, .. } | Event::Stream { allow: false, .. } | Event::Limit { .. } => denied,
+            _ => allowed,
+        };
+        if share.in_window >= RATE {
+            share.suppressed += 1;
             return;
         }
-        self.in_window += 1;
+        share.in_window += 1;
         self.sink.record(event);
     }
 
-    /// Tells what was only counted.
+    /// Tells what was only counted, and begins to count anew.
     pub(crate) fn flush(&mut self) {
-        let count = std::mem::take(&mut self.suppressed);
-        if count > 0 {
-            self.sink.record(&Event::Suppressed { count });
+        for share in &mut self.shares {
+            share.in_window = 0;
+            let count = std::mem::take(&mut share.suppressed);
+            if count > 0 {
+                self.sink.record(&Event::Suppressed { what: share.what, count });
+            }
         }
     }
 }

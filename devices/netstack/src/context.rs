@@ -9,8 +9,8 @@ use std::time::Instant;
 use policy::{Class, Flow, HostAddresses, Name, Policy, Protocol, Reason};
 use virtio::RateLimit;
 
-use crate::audit::{Audit, Event};
-use crate::config::{Addresses, Limits};
+use crate::audit::{Audit, Event, Outcome, Subject};
+use crate::config::{Addresses, Limits, Publish, Transport};
 use crate::dialer::Dialer;
 use crate::dns::Pins;
 use crate::drops::Drops;
@@ -46,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) stalled: Stalled,
     /// Where bytes go that are only to be passed over.
     pub(crate) scratch: Box<[u8]>,
+    pub(crate) crowd: RateLimit,
     /// Whether the guest is told of IPv6 addresses.
     pub(crate) ipv6: bool,
     pub(crate) checks: StreamChecks,
@@ -71,7 +72,7 @@ pub(crate) enum Decision {
     /// The gateway's resolver answers, whatever server the guest had in mind.
     Resolver,
     /// Open it to the first of these addresses that answers.
-    Dial(SocketAddr, Option<SocketAddr>),
+    Dial { to: SocketAddr, second: Option<SocketAddr>, subject: Box<Subject> },
     /// Tell the guest no.
     Deny,
     /// No packet with this destination belongs on the link: say nothing.
@@ -105,13 +106,35 @@ impl Context {
             verdict.allow = false;
             verdict.rule = "QUIC is denied while connections are intercepted";
         }
-        let event = Event::Verdict { protocol, remote, names: &names, allow: verdict.allow, rule: verdict.rule };
-        self.audit.record(self.now, &event);
-        match (verdict.allow, is_gateway) {
-            (false, _) => Decision::Deny,
-            (true, true) => dial_host(remote),
-            (true, false) => Decision::Dial(SocketAddr::new(address.to_canonical(), remote.port()), None),
+        let (allow, rule, number) = (verdict.allow, verdict.rule.to_owned(), self.audit.number());
+        let subject = Subject { number, protocol, remote, port: None, names, rule };
+        self.audit.record(self.now, &Event::Verdict { flow: &subject, allow });
+        if !allow {
+            return Decision::Deny;
         }
+        let (to, second) = match is_gateway {
+            true => of_host(remote),
+            false => (SocketAddr::new(address.to_canonical(), remote.port()), None),
+        };
+        Decision::Dial { to, second, subject: Box::new(subject) }
+    }
+
+    /// Tells the audit about a client of a published port; the port is its verdict.
+    pub(crate) fn admit(&mut self, client: SocketAddr, port: Publish) -> Box<Subject> {
+        let protocol = match port.transport {
+            Transport::Tcp => Protocol::Tcp,
+            Transport::Udp => Protocol::Udp,
+        };
+        let (number, rule) = (self.audit.number(), "published port".to_owned());
+        let subject = Subject { number, protocol, remote: client, port: Some(port), names: Vec::new(), rule };
+        self.audit.record(self.now, &Event::Verdict { flow: &subject, allow: true });
+        Box::new(subject)
+    }
+
+    /// Tells the audit how a flow ended that began at `started`.
+    pub(crate) fn closed(&mut self, flow: &Subject, outcome: Outcome, started: Instant, sent: u64, received: u64) {
+        let duration = self.now.saturating_duration_since(started);
+        self.audit.record(self.now, &Event::Closed { flow, outcome, sent, received, duration });
     }
 
     /// What a TCP flow that was just allowed has to keep to.
@@ -176,17 +199,26 @@ impl Context {
         }
     }
 
-    /// Tells the audit that a limit was reached.
+    /// Tells the audit that something new was refused for the sake of a limit.
     pub(crate) fn limit(&mut self, what: &'static str) {
-        self.audit.record(self.now, &Event::Limit { what });
+        let number = self.audit.number();
+        self.limit_of(number, what);
+    }
+
+    /// Tells the audit that a flow or a question met a limit.
+    pub(crate) fn limit_of(&mut self, number: u64, what: &'static str) {
+        if self.crowd.allow() {
+            tracing::warn!(what, "The guest uses as many as it may; more are refused, or replace those idle longest");
+        }
+        self.audit.record(self.now, &Event::Limit { number, what });
     }
 }
 
 /// The gateway's address stands for the host's loopback, of which services may listen on only one family.
-fn dial_host(remote: SocketAddr) -> Decision {
+fn of_host(remote: SocketAddr) -> (SocketAddr, Option<SocketAddr>) {
     let v4 = SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), remote.port());
     let v6 = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), remote.port());
-    if remote.is_ipv4() { Decision::Dial(v4, Some(v6)) } else { Decision::Dial(v6, Some(v4)) }
+    if remote.is_ipv4() { (v4, Some(v6)) } else { (v6, Some(v4)) }
 }
 
 fn is_martian(address: IpAddr) -> bool {

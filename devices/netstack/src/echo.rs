@@ -14,7 +14,7 @@ use policy::Protocol;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, recvfrom, send};
 
-use crate::audit::{Event, Outcome};
+use crate::audit::{Outcome, Subject};
 use crate::context::{Context, Decision};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
@@ -38,6 +38,7 @@ struct Tuple {
 struct Flow {
     tuple: Tuple,
     socket: OwnedFd,
+    subject: Box<Subject>,
     used: Instant,
     armed: Armed,
     dirty: bool,
@@ -90,8 +91,8 @@ impl EchoTable {
     }
 
     fn open(&mut self, context: &mut Context, tuple: Tuple, packet: &Packet<'_>) -> Option<Key> {
-        let to = match context.decide(Protocol::Icmp, SocketAddr::new(tuple.remote, 0)) {
-            Decision::Dial(to, _) => to.ip(),
+        let (to, subject) = match context.decide(Protocol::Icmp, SocketAddr::new(tuple.remote, 0)) {
+            Decision::Dial { to, subject, .. } => (to.ip(), subject),
             Decision::Deny => {
                 reject(context, packet.bytes, tuple.guest, Unreachable::Prohibited);
                 return None;
@@ -103,17 +104,19 @@ impl EchoTable {
             Err(error) => {
                 tracing::debug!(%error, "The host cannot ping");
                 context.drops.harmless("echo that the host has no socket for");
+                context.closed(&subject, Outcome::Unreachable, context.now, 0, 0);
                 return None;
             }
         };
         if self.flows.len() >= context.limits.echo_flows.max(1) {
-            context.limit("hosts being pinged");
             let flows = &mut self.flows;
             let idlest = flows.keys().into_iter().min_by_key(|&key| flows.get_mut(key).map(|flow| flow.used))?;
+            context.limit_of(flows.get_mut(idlest)?.subject.number, "hosts being pinged");
             self.remove(context, idlest, Outcome::Evicted);
         }
         let (started, armed) = (context.now, Armed::default());
-        let flow = Flow { tuple, socket, used: started, armed, dirty: false, started, from_guest: 0, to_guest: 0 };
+        let flow =
+            Flow { tuple, socket, subject, used: started, armed, dirty: false, started, from_guest: 0, to_guest: 0 };
         let key = self.flows.insert(flow);
         self.by_tuple.insert(tuple, key);
         let flow = self.flows.get_mut(key)?;
@@ -210,15 +213,7 @@ impl EchoTable {
     fn remove(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
         let Some(flow) = self.flows.remove(key) else { return };
         self.by_tuple.remove(&flow.tuple);
-        let event = Event::Closed {
-            protocol: Protocol::Icmp,
-            remote: SocketAddr::new(flow.tuple.remote, 0),
-            outcome,
-            sent: flow.from_guest,
-            received: flow.to_guest,
-            duration: context.now.saturating_duration_since(flow.started),
-        };
-        context.audit.record(context.now, &event);
+        context.closed(&flow.subject, outcome, flow.started, flow.from_guest, flow.to_guest);
     }
 }
 

@@ -157,6 +157,7 @@ impl Gateway {
             complaint: RateLimit::default(),
             stalled: Stalled::default(),
             scratch: vec![0; MAX_SCRATCH].into_boxed_slice(),
+            crowd: RateLimit::default(),
             ipv6,
             checks,
             held: Budget::default(),

@@ -53,7 +53,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{AuditSink, Discard, Event, Outcome};
+pub use audit::{AuditSink, Discard, Event, Outcome, Subject};
 pub use config::{Addresses, Limits, NetConfig, Publish, Published, Resolvers, Transport};
 pub use dialer::{Dialed, Dialer, Greeting, HostDialer};
 pub use handle::{Handle, Netstack, Report};

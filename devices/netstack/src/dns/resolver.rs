@@ -49,6 +49,8 @@ enum Transport {
 }
 
 struct Exchange {
+    /// The audit's.
+    number: u64,
     origin: Origin,
     query: Query,
     id: u16,
@@ -118,25 +120,27 @@ impl Resolver {
             Some(Ok(query)) => query,
         };
         let verdict = context.policy.evaluate_name(&query.name);
-        let event =
-            Event::Question { name: query.name.as_str(), kind: query.kind, allow: verdict.allow, rule: verdict.rule };
+        let number = context.audit.number();
+        let (name, kind) = (query.name.as_str(), query.kind);
+        let event = Event::Question { number, name, kind, allow: verdict.allow, rule: verdict.rule };
         context.audit.record(context.now, &event);
         if !verdict.allow {
             return self.replies.push(Reply { origin, message: Some(query.fail(Rcode::Refused)) });
         }
         if let Some(answer) = self.answer_alone(context, &query) {
-            return self.finish(context, &query, origin, &answer);
+            return self.finish(context, number, &query, origin, &answer);
         }
         let free = context.policy.free_bytes(&query.name);
         if !self.allowance.get_or_insert_with(|| Allowance::new(context.now)).spend(&query.name, free, context.now) {
-            context.limit("DNS names below an allowed suffix");
+            context.limit_of(number, "DNS names below an allowed suffix");
             return self.replies.push(Reply { origin, message: Some(query.fail(Rcode::Refused)) });
         }
         if self.exchanges.len() >= context.limits.dns_in_flight {
-            context.limit("DNS questions in flight");
+            context.limit_of(number, "DNS questions in flight");
             return self.replies.push(Reply { origin, message: Some(query.fail(Rcode::ServFail)) });
         }
         let key = self.exchanges.insert(Exchange {
+            number,
             origin,
             query,
             id: 0,
@@ -225,7 +229,7 @@ impl Resolver {
     }
 
     fn on_answer(&mut self, context: &mut Context, key: Key, mut answer: Answer) {
-        let Some(Exchange { query, origin, .. }) = self.exchanges.remove(key) else { return };
+        let Some(Exchange { number, query, origin, .. }) = self.exchanges.remove(key) else { return };
         // A name that was denied outright does not come back in under an alias.
         let denied = answer.aliases.iter().any(|alias| {
             let verdict = context.policy.evaluate_name(alias);
@@ -237,15 +241,15 @@ impl Resolver {
             answer.withheld = withheld.max(1);
         }
         self.cache.insert(&query, &answer, context.now);
-        self.finish(context, &query, origin, &answer);
+        self.finish(context, number, &query, origin, &answer);
     }
 
-    fn finish(&mut self, context: &mut Context, query: &Query, origin: Origin, answer: &Answer) {
+    fn finish(&mut self, context: &mut Context, number: u64, query: &Query, origin: Origin, answer: &Answer) {
         for (address, lifetime) in &answer.addresses {
             context.pins.insert(&query.name, *address, *lifetime, context.now);
         }
         if answer.withheld > 0 {
-            let event = Event::Withheld { name: query.name.as_str(), count: answer.withheld };
+            let event = Event::Withheld { number, name: query.name.as_str(), count: answer.withheld };
             context.audit.record(context.now, &event);
         }
         let over_udp = matches!(origin, Origin::Udp { .. });

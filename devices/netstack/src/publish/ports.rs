@@ -6,14 +6,14 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
 
 use super::Bound;
 use crate::config::{Publish, Published, Transport};
 use crate::context::Context;
 use crate::poller::Owner;
 use crate::slab::{Key, Slab};
-use crate::tcp::TcpTable;
+use crate::tcp::{Client, TcpTable};
 use crate::timers::Armed;
 use crate::udp::UdpTable;
 
@@ -53,7 +53,7 @@ impl Ports {
         let Bound { socket, port } = bound;
         let server = match port.transport {
             Transport::Tcp => Server::Listener(socket),
-            Transport::Udp => Server::Datagrams(udp.publish(context, socket, guest_endpoint(context, &port))?),
+            Transport::Udp => Server::Datagrams(udp.publish(context, socket, port, guest_endpoint(context, &port))?),
         };
         let key = self.0.insert(Port { port, server, connections: 0, armed: Armed::default() });
         if let Some(Port { server: Server::Listener(socket), .. }) = self.0.get_mut(key)
@@ -109,11 +109,14 @@ impl Ports {
         };
         let guest = guest_endpoint(context, port);
         for _ in 0..MAX_ACCEPTS {
-            match accept_with(&*listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok(client) => {
+            match acceptfrom_with(&*listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((socket, address)) => {
                     *connections += 1;
-                    if sockopt::set_tcp_nodelay(&client, true).is_ok() {
-                        tcp.publish(context, client, guest);
+                    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+                    if let Some(address) = address
+                        && sockopt::set_tcp_nodelay(&socket, true).is_ok()
+                    {
+                        tcp.publish(context, Client { socket, address, port: *port }, guest);
                     }
                 }
                 Err(Errno::AGAIN) => return,

@@ -14,7 +14,7 @@ use super::segment::{FIN, Segment, Tuple};
 use super::state::{State, Tcb};
 use super::timer::Gone;
 use super::upstream::{Broken, Peeked, Upstream};
-use crate::audit::Outcome;
+use crate::audit::{Outcome, Subject};
 use crate::context::Context;
 use crate::dialer::Greeting;
 use crate::inspect::Gate;
@@ -60,6 +60,8 @@ pub(super) struct Flow {
     pub(super) gate: Option<Box<Gate>>,
     /// What was known of a flow of the guest's when it was allowed.
     pub(super) facts: Option<Box<FlowFacts>>,
+    /// What the audit knows it by; none of questions to the gateway's resolver, which are told one by one.
+    pub(super) subject: Option<Box<Subject>>,
     /// What the other side has not taken.
     pub(super) held: Held,
     /// The other side was told that the guest sends no more.
@@ -98,6 +100,7 @@ impl Flow {
             ingress: false,
             gate: None,
             facts: None,
+            subject: None,
             held: Held::default(),
             told_upstream: false,
             upstream_done: false,

@@ -26,4 +26,4 @@ mod upstream;
 mod tests;
 
 pub(crate) use held::Stalled;
-pub(crate) use table::TcpTable;
+pub(crate) use table::{Client, TcpTable};

@@ -18,7 +18,8 @@ use super::segment::{Segment, Tuple};
 use super::sequence::Seq;
 use super::state::Tcb;
 use super::upstream::Upstream;
-use crate::audit::{Event, Outcome};
+use crate::audit::{Event, Outcome, Subject};
+use crate::config::Publish;
 use crate::context::{Context, Decision, Grant};
 use crate::dialer::Dialed;
 use crate::intercept::{Handover, OnHello, handover_pair};
@@ -29,6 +30,14 @@ use crate::wire::{Packet, Unreachable, unreachable};
 
 /// Where ephemeral ports of the gateway begin (RFC 6335, 6).
 const FIRST_EPHEMERAL: u16 = 49_152;
+/// A client of a published port.
+pub(crate) struct Client {
+    pub(crate) socket: OwnedFd,
+    pub(crate) address: SocketAddr,
+    /// Which port it came by.
+    pub(crate) port: Publish,
+}
+
 /// Resolution of the timers of a flow.
 const TICK: Duration = Duration::from_millis(1);
 /// How often all flows are looked after, however quiet they are.
@@ -112,18 +121,19 @@ impl TcpTable {
             Decision::Ignore => {}
             Decision::Deny => segment.refuse(&mut context.uplink),
             Decision::Resolver => self.open_resolver(context, &segment),
-            Decision::Dial(first, second) => {
+            Decision::Dial { to, second, subject } => {
                 let grant = context.grant(tuple.guest, tuple.remote);
                 if grant.taken {
-                    return self.open_taken(context, &segment, grant);
+                    return self.open_taken(context, &segment, grant, subject);
                 }
-                match dial(context, first, second, &grant.facts.names) {
+                match dial(context, to, second, &grant.facts.names) {
                     Ok((Dialed { socket, greeting }, fallback)) => {
                         let waits = greeting.is_some();
                         let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback, greeting };
                         let mut flow = Flow::new(tuple, stage, Upstream::socket(socket), context.now);
                         flow.gate = grant.gate;
                         flow.facts = Some(Box::new(grant.facts));
+                        flow.subject = Some(subject);
                         self.connecting += 1;
                         self.insert(context, flow);
                         if waits && let Some(&key) = self.by_tuple.get(&tuple) {
@@ -132,7 +142,9 @@ impl TcpTable {
                     }
                     Err(error) => {
                         if is_exhausted(&error) {
-                            context.limit("file descriptors");
+                            context.limit_of(subject.number, "file descriptors");
+                        } else {
+                            context.closed(&subject, Outcome::Unreachable, context.now, 0, 0);
                         }
                         refuse(context, &segment, packet.bytes, &error);
                     }
@@ -142,7 +154,7 @@ impl TcpTable {
     }
 
     /// Brings a flow to the launcher, which wants it.
-    fn open_taken(&mut self, context: &mut Context, segment: &Segment, grant: Grant) {
+    fn open_taken(&mut self, context: &mut Context, segment: &Segment, grant: Grant, subject: Box<Subject>) {
         let Grant { facts, gate, .. } = grant;
         let (ours, stream) = match handover_pair() {
             Ok(pair) => pair,
@@ -152,6 +164,7 @@ impl TcpTable {
             Flow::opened(segment.tuple, self.accepting(context, segment), Upstream::socket(ours), context.now);
         flow.gate = gate;
         flow.facts = Some(Box::new(facts.clone()));
+        flow.subject = Some(subject);
         self.insert(context, flow);
         if let Some(interceptor) = &mut context.interceptor {
             interceptor.take(Handover { facts, stream, hello: None, upstream: None });
@@ -163,12 +176,13 @@ impl TcpTable {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let is_in_flight = flow.is_in_flight();
         let (Some(gate), Some(facts)) = (&mut flow.gate, &mut flow.facts) else { return };
-        if let Some(finding) = gate.take_finding() {
+        if let (Some(finding), Some(flow)) = (gate.take_finding(), &mut flow.subject) {
             let why = finding.denial.as_ref().map(ToString::to_string).unwrap_or_default();
             let (host, allow) = (finding.host.as_ref(), finding.denial.is_none());
-            context.audit.record(context.now, &Event::Stream { remote: facts.remote, host, allow, why: &why });
+            context.audit.record(context.now, &Event::Stream { flow, host, allow, why: &why });
             if facts.rests_on_names {
                 facts.names = gate.names().to_vec();
+                flow.names.clone_from(&facts.names);
             }
         }
         if let (Some(hello), Some(interceptor)) = (gate.question().cloned(), &mut context.interceptor) {
@@ -211,14 +225,15 @@ impl TcpTable {
     }
 
     /// Brings a client of a published port to the guest.
-    pub(crate) fn publish(&mut self, context: &mut Context, client: OwnedFd, guest: SocketAddr) {
+    pub(crate) fn publish(&mut self, context: &mut Context, client: Client, guest: SocketAddr) {
         if self.flows.len() >= context.limits.tcp_flows {
             return context.limit("TCP connections");
         }
         let Some(tuple) = self.free_tuple(context, guest) else { return };
         let tcb = self.connecting(context, &tuple);
-        let mut flow = Flow::opened(tuple, tcb, Upstream::socket(client), context.now);
+        let mut flow = Flow::opened(tuple, tcb, Upstream::socket(client.socket), context.now);
         flow.ingress = true;
+        flow.subject = Some(context.admit(client.address, client.port));
         self.insert(context, flow);
     }
 
@@ -472,16 +487,8 @@ impl TcpTable {
         if matches!(flow.stage, Stage::Connecting { .. }) {
             self.connecting = self.connecting.saturating_sub(1);
         }
-        let event = Event::Closed {
-            protocol: Protocol::Tcp,
-            remote: flow.tuple.remote,
-            outcome,
-            sent: flow.from_guest,
-            received: flow.to_guest,
-            duration: context.now.saturating_duration_since(flow.started),
-        };
-        if matches!(flow.upstream, Upstream::Socket(_)) {
-            context.audit.record(context.now, &event);
+        if let Some(subject) = &flow.subject {
+            context.closed(subject, outcome, flow.started, flow.from_guest, flow.to_guest);
         }
         Some(flow)
     }

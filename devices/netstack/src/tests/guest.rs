@@ -141,6 +141,11 @@ impl Guest {
         });
     }
 
+    /// Writes as much as the connection takes now, without waiting; nothing if it is over.
+    pub(crate) fn offer(&mut self, connection: Connection, data: &[u8]) {
+        let _ = self.socket(connection).send_slice(data);
+    }
+
     /// Offers data for as long as anything of it is taken; gives how much was.
     pub(crate) fn write_until_stuck(&mut self, connection: Connection) -> usize {
         let data = vec![0x55; BUFFER];

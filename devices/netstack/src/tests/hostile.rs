@@ -5,8 +5,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use super::guest::Received;
 use super::*;
 use crate::Dialer;
@@ -76,8 +74,7 @@ fn a_flood_to_a_silent_remote_stops_at_its_cap_and_others_go_on() {
 #[test]
 fn five_thousand_connections_are_open_at_once_and_one_more_works() {
     const COUNT: u16 = 5000;
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    raise_descriptor_limit();
     let Bench { mut guest, internet, handle } = bench(public());
     let server = internet.tcp(SERVER);
     rustix::net::listen(&server, 4096).unwrap();

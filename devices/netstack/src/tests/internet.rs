@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use policy::Protocol;
 
-use crate::{AuditSink, Dialer, Event, HostDialer};
+use crate::{AuditSink, Dialer, Event, HostDialer, Outcome, Subject};
 
 #[derive(Debug, Default)]
 struct State {
@@ -26,6 +26,8 @@ struct State {
     ttl: Option<u32>,
     asked: Vec<String>,
     events: Vec<String>,
+    verdicts: Vec<(Subject, bool)>,
+    closed: Vec<(Subject, Outcome)>,
 }
 
 pub(crate) struct Internet {
@@ -138,6 +140,16 @@ impl Internet {
         self.state.lock().unwrap().asked.clone()
     }
 
+    /// The flows that were judged, and how.
+    pub(crate) fn verdicts(&self) -> Vec<(Subject, bool)> {
+        self.state.lock().unwrap().verdicts.clone()
+    }
+
+    /// The flows that ended, and how.
+    pub(crate) fn closed(&self) -> Vec<(Subject, Outcome)> {
+        self.state.lock().unwrap().closed.clone()
+    }
+
     /// What the audit was told.
     pub(crate) fn events(&self) -> Vec<String> {
         self.state.lock().unwrap().events.clone()
@@ -199,7 +211,13 @@ impl TestDialer {
 
 impl AuditSink for Auditor {
     fn record(&mut self, event: &Event<'_>) {
-        self.0.lock().unwrap().events.push(format!("{event:?}"));
+        let mut state = self.0.lock().unwrap();
+        state.events.push(format!("{event:?}"));
+        match event {
+            Event::Verdict { flow, allow } => state.verdicts.push(((*flow).clone(), *allow)),
+            Event::Closed { flow, outcome, .. } => state.closed.push(((*flow).clone(), *outcome)),
+            _ => {}
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The gateway as a guest sees it: frames go in at the device end, and what counts is what a fake internet saw.
 
+mod audit;
 mod card;
 pub(crate) mod dns;
+mod flood;
 mod foreign;
 mod fragments;
 mod front;
@@ -22,6 +24,7 @@ mod verdicts;
 use std::time::Duration;
 
 use policy::{Policy, Preset};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtio::frame::{FrameLink, Offloads};
 
 use crate::{Handle, Limits, NetConfig, Netstack, Resolvers};
@@ -75,6 +78,12 @@ impl Setup {
         let card = Card::plug(device, self.offloads);
         Bench { guest: Guest::new(card, self.guest_mtu), internet, handle }
     }
+}
+
+/// For tests with thousands of connections.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
 /// P0 of the cases: nothing.

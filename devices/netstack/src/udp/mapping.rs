@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use crate::audit::Subject;
 use crate::slab::{Key, Slab};
 use crate::timers::Armed;
 
@@ -25,6 +26,7 @@ pub(super) enum Upstream {
 pub(super) struct Mapping {
     pub(super) tuple: Tuple,
     pub(super) upstream: Upstream,
+    pub(super) subject: Box<Subject>,
     pub(super) used: Instant,
     pub(super) armed: Armed,
     pub(super) dirty: bool,
@@ -38,10 +40,11 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    pub(super) fn new(tuple: Tuple, upstream: Upstream, now: Instant) -> Self {
+    pub(super) fn new(tuple: Tuple, upstream: Upstream, subject: Box<Subject>, now: Instant) -> Self {
         Self {
             tuple,
             upstream,
+            subject,
             used: now,
             armed: Armed::default(),
             dirty: false,
@@ -165,6 +168,8 @@ impl Mappings {
 
 #[cfg(test)]
 mod tests {
+    use policy::Protocol;
+
     use super::*;
 
     #[test]
@@ -174,7 +179,15 @@ mod tests {
         let mut key = |port: u16| {
             let end = |port| SocketAddr::from(([100, 96, 0, 2], port));
             let upstream = Upstream::Client { port: Slab::new().insert(()), peer: end(1) };
-            mappings.insert(Mapping::new(Tuple { guest: end(port), remote: end(9) }, upstream, now))
+            let subject = Box::new(Subject {
+                number: port.into(),
+                protocol: Protocol::Udp,
+                remote: end(9),
+                port: None,
+                names: Vec::new(),
+                rule: String::new(),
+            });
+            mappings.insert(Mapping::new(Tuple { guest: end(port), remote: end(9) }, upstream, subject, now))
         };
         let [a, b, c] = [1, 2, 3].map(&mut key);
         assert_eq!(mappings.idlest(Origin::Client), Some(a));

@@ -12,6 +12,7 @@ use super::datagram::send_datagram;
 use super::mapping::{Mapping, Origin, Tuple, Upstream};
 use super::table::{MAX_TURNS, UdpTable};
 use crate::audit::Outcome;
+use crate::config::Publish;
 use crate::context::Context;
 use crate::poller::{Owner, Ready};
 use crate::slab::Key;
@@ -21,6 +22,7 @@ const FIRST_EPHEMERAL: u16 = 49_152;
 
 pub(super) struct UdpPort {
     pub(super) socket: OwnedFd,
+    port: Publish,
     guest: SocketAddr,
     by_peer: HashMap<SocketAddr, Key>,
     next_port: u16,
@@ -36,9 +38,15 @@ impl UdpPort {
 
 impl UdpTable {
     /// Serves a bound socket; clients are brought to `guest`.
-    pub(crate) fn publish(&mut self, context: &Context, socket: OwnedFd, guest: SocketAddr) -> io::Result<Key> {
-        let port =
-            UdpPort { socket, guest, by_peer: HashMap::new(), next_port: FIRST_EPHEMERAL, heard: 0, dirty: false };
+    pub(crate) fn publish(
+        &mut self,
+        context: &Context,
+        socket: OwnedFd,
+        port: Publish,
+        guest: SocketAddr,
+    ) -> io::Result<Key> {
+        let (by_peer, next_port) = (HashMap::new(), FIRST_EPHEMERAL);
+        let port = UdpPort { socket, port, guest, by_peer, next_port, heard: 0, dirty: false };
         let key = self.ports.insert(port);
         if let Some(port) = self.ports.get_mut(key)
             && let Err(error) = context.poller.add(&port.socket, Owner::UdpPort(key))
@@ -111,12 +119,13 @@ impl UdpTable {
             return Some(mapping);
         }
         if self.mappings.count(Origin::Client) >= context.limits.udp_clients.max(1) {
-            context.limit("clients of published UDP ports");
             let idlest = self.mappings.idlest(Origin::Client)?;
+            self.tell_limit(context, idlest, "clients of published UDP ports");
             self.remove(context, idlest, Outcome::Evicted);
         }
         let tuple = self.free_tuple(context, key)?;
-        let mapping = Mapping::new(tuple, Upstream::Client { port: key, peer }, context.now);
+        let subject = context.admit(peer, self.ports.get_mut(key)?.port);
+        let mapping = Mapping::new(tuple, Upstream::Client { port: key, peer }, subject, context.now);
         let client = self.insert(context, mapping)?;
         let port = self.ports.get_mut(key)?;
         port.by_peer.insert(peer, client);

@@ -13,7 +13,7 @@ use smoltcp::wire::UdpPacket;
 use super::datagram::{reject, reject_unquoted, send_datagram};
 use super::mapping::{Mapping, Mappings, Origin, Tuple, Upstream};
 use super::published::UdpPort;
-use crate::audit::{Event, Outcome};
+use crate::audit::Outcome;
 use crate::context::{Context, Decision};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
@@ -91,16 +91,17 @@ impl UdpTable {
                 self.remember_denied(context, tuple);
                 reject(context, packet.bytes, guest, Unreachable::Prohibited);
             }
-            Decision::Dial(to, _) => match context.dial_udp(to) {
+            Decision::Dial { to, subject, .. } => match context.dial_udp(to) {
                 Ok(socket) => {
                     self.make_room(context);
-                    if let Some(key) = self.insert(context, Mapping::new(tuple, Upstream::Socket(socket), context.now))
-                    {
+                    let mapping = Mapping::new(tuple, Upstream::Socket(socket), subject, context.now);
+                    if let Some(key) = self.insert(context, mapping) {
                         self.forward(context, key, packet, message);
                     }
                 }
                 Err(error) => {
                     tracing::debug!(%error, %remote, "Datagram cannot be sent");
+                    context.closed(&subject, Outcome::Unreachable, context.now, 0, 0);
                     reject(context, packet.bytes, guest, Unreachable::Network);
                 }
             },
@@ -128,11 +129,18 @@ impl UdpTable {
 
     /// Ends the flow that was idle longest when there are as many as there may be.
     fn make_room(&mut self, context: &mut Context) {
-        if self.mappings.count(Origin::Guest) >= context.limits.udp_mappings.max(1) {
-            context.limit("UDP mappings");
-            if let Some(idlest) = self.mappings.idlest(Origin::Guest) {
-                self.remove(context, idlest, Outcome::Evicted);
-            }
+        if self.mappings.count(Origin::Guest) >= context.limits.udp_mappings.max(1)
+            && let Some(idlest) = self.mappings.idlest(Origin::Guest)
+        {
+            self.tell_limit(context, idlest, "UDP mappings");
+            self.remove(context, idlest, Outcome::Evicted);
+        }
+    }
+
+    /// Tells the audit that a mapping has to make room.
+    pub(super) fn tell_limit(&mut self, context: &mut Context, key: Key, what: &'static str) {
+        if let Some(mapping) = self.mappings.get_mut(key) {
+            context.limit_of(mapping.subject.number, what);
         }
     }
 
@@ -275,23 +283,11 @@ impl UdpTable {
 
     pub(super) fn remove(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
         let Some(mapping) = self.mappings.remove(key) else { return };
-        match mapping.upstream {
-            Upstream::Socket(_) => {
-                let event = Event::Closed {
-                    protocol: Protocol::Udp,
-                    remote: mapping.tuple.remote,
-                    outcome,
-                    sent: mapping.from_guest,
-                    received: mapping.to_guest,
-                    duration: context.now.saturating_duration_since(mapping.started),
-                };
-                context.audit.record(context.now, &event);
-            }
-            Upstream::Client { port, peer } => {
-                if let Some(port) = self.ports.get_mut(port) {
-                    port.forget(peer);
-                }
-            }
+        context.closed(&mapping.subject, outcome, mapping.started, mapping.from_guest, mapping.to_guest);
+        if let Upstream::Client { port, peer } = mapping.upstream
+            && let Some(port) = self.ports.get_mut(port)
+        {
+            port.forget(peer);
         }
     }
 }

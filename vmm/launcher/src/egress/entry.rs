@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use netstack::{Event, Outcome};
+use netstack::{Event, Outcome, Subject};
 use policy::Protocol;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ pub enum Kind {
     Start,
     /// A flow was allowed or denied.
     Verdict,
+    /// A flow that a name opened said which host it is for.
+    Stream,
     /// An allowed flow is over.
     Closed,
     /// A name may be asked for, or not.
@@ -44,12 +46,22 @@ pub struct Entry {
     pub vm: String,
     /// What it is about.
     pub event: Kind,
+    /// The number of the flow or question that it is about: the same in every line about it, and of no other since the
+    /// VM's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<u64>,
     /// `tcp`, `udp` or `icmp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// Where the flow leads, or led.
+    /// Where the flow leads; where it comes from, if a published port let it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<SocketAddr>,
+    /// The address of the host that a client of a published port connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<SocketAddr>,
+    /// The port of the guest that it leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_port: Option<u16>,
     /// The names that the address was resolved from, or the one asked for: words of the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
@@ -62,6 +74,12 @@ pub struct Entry {
     /// The rule that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The host that the flow itself named: words of the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What was wrong with what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// How the flow ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
@@ -77,7 +95,7 @@ pub struct Entry {
     /// How many addresses or lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// Which limit.
+    /// Which limit, or what there were too many lines about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
 }
@@ -89,12 +107,17 @@ impl Entry {
             time: String::new(),
             vm: String::new(),
             event,
+            flow: None,
             protocol: None,
             remote: None,
+            published: None,
+            guest_port: None,
             names: Vec::new(),
             record: None,
             verdict: None,
             rule: None,
+            host: None,
+            why: None,
             outcome: None,
             sent: None,
             received: None,
@@ -104,38 +127,59 @@ impl Entry {
         }
     }
 
+    /// A line about a flow.
+    fn about(event: Kind, flow: &Subject) -> Self {
+        Self {
+            flow: Some(flow.number),
+            protocol: Some(protocol_name(flow.protocol).to_owned()),
+            remote: Some(flow.remote),
+            published: flow.port.map(|port| port.bind),
+            guest_port: flow.port.map(|port| port.guest_port),
+            names: flow.names.iter().take(MAX_NAMES).map(|name| name.as_str().to_owned()).collect(),
+            rule: Some(flow.rule.clone()),
+            ..Self::new(event)
+        }
+    }
+
     /// What the stack told; time and VM are added when it is written.
     pub(super) fn of(event: &Event<'_>) -> Self {
         match event {
-            Event::Verdict { protocol, remote, names, allow, rule } => Self {
-                protocol: Some(protocol_name(*protocol).to_owned()),
-                remote: Some(*remote),
-                names: names.iter().take(MAX_NAMES).map(|name| name.as_str().to_owned()).collect(),
-                verdict: Some(verdict(*allow)),
-                rule: Some((*rule).to_owned()),
-                ..Self::new(Kind::Verdict)
-            },
-            Event::Question { name, kind, allow, rule } => Self {
+            Event::Verdict { flow, allow } => {
+                Self { verdict: Some(verdict(*allow)), ..Self::about(Kind::Verdict, flow) }
+            }
+            Event::Question { number, name, kind, allow, rule } => Self {
+                flow: Some(*number),
                 names: vec![(*name).to_owned()],
                 record: Some(*kind),
                 verdict: Some(verdict(*allow)),
                 rule: Some((*rule).to_owned()),
                 ..Self::new(Kind::Question)
             },
-            Event::Withheld { name, count } => {
-                Self { names: vec![(*name).to_owned()], count: u64::try_from(*count).ok(), ..Self::new(Kind::Withheld) }
-            }
-            Event::Closed { protocol, remote, outcome, sent, received, duration } => Self {
-                protocol: Some(protocol_name(*protocol).to_owned()),
-                remote: Some(*remote),
+            Event::Withheld { number, name, count } => Self {
+                flow: Some(*number),
+                names: vec![(*name).to_owned()],
+                count: u64::try_from(*count).ok(),
+                ..Self::new(Kind::Withheld)
+            },
+            Event::Stream { flow, host, allow, why } => Self {
+                verdict: Some(verdict(*allow)),
+                host: host.map(|name| name.as_str().to_owned()),
+                why: (!why.is_empty()).then(|| (*why).to_owned()),
+                ..Self::about(Kind::Stream, flow)
+            },
+            Event::Closed { flow, outcome, sent, received, duration } => Self {
                 outcome: Some(outcome_name(*outcome).to_owned()),
                 sent: Some(*sent),
                 received: Some(*received),
                 duration_ms: u64::try_from(duration.as_millis()).ok(),
-                ..Self::new(Kind::Closed)
+                ..Self::about(Kind::Closed, flow)
             },
-            Event::Limit { what } => Self { limit: Some((*what).to_owned()), ..Self::new(Kind::Limit) },
-            Event::Suppressed { count } => Self { count: Some(*count), ..Self::new(Kind::Suppressed) },
+            Event::Limit { number, what } => {
+                Self { flow: Some(*number), limit: Some((*what).to_owned()), ..Self::new(Kind::Limit) }
+            }
+            Event::Suppressed { what, count } => {
+                Self { limit: Some((*what).to_owned()), count: Some(*count), ..Self::new(Kind::Suppressed) }
+            }
             _ => Self::new(Kind::Other),
         }
     }
@@ -172,21 +216,20 @@ impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |field: &Option<String>| field.as_deref().unwrap_or("?").escape_debug().to_string();
         let names = self.names.iter().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
-        write!(f, "{} ", self.time)?;
-        match self.event {
-            Kind::Start => return write!(f, "VM {} started", self.vm),
-            Kind::Verdict | Kind::Question => write!(f, "{:<5} ", text(&self.verdict))?,
-            Kind::Closed => write!(f, "ended ")?,
-            Kind::Withheld | Kind::Limit | Kind::Suppressed | Kind::Lost | Kind::Other => write!(f, "note  ")?,
+        if self.event == Kind::Start {
+            return write!(f, "{} VM {} started", self.time, self.vm);
         }
+        let number = self.flow.map(|number| format!("#{number}")).unwrap_or_default();
+        let word = match self.event {
+            Kind::Verdict | Kind::Stream | Kind::Question => text(&self.verdict),
+            Kind::Closed => "ended".to_owned(),
+            _ => "note".to_owned(),
+        };
+        write!(f, "{} {number:<6} {word:<5} ", self.time)?;
         let count = self.count.unwrap_or_default();
         match self.event {
-            Kind::Verdict | Kind::Closed => {
-                write!(f, "{} ", text(&self.protocol))?;
-                match self.remote {
-                    Some(remote) => write!(f, "{remote}")?,
-                    None => write!(f, "?")?,
-                }
+            Kind::Verdict | Kind::Stream | Kind::Closed => {
+                write!(f, "{} {}", text(&self.protocol), self.ends())?;
                 if !names.is_empty() {
                     write!(f, " ({names})")?;
                 }
@@ -194,20 +237,54 @@ impl fmt::Display for Entry {
             Kind::Question => write!(f, "dns {names}{}", self.record.map(record_name).unwrap_or_default())?,
             Kind::Withheld => write!(f, "{count} addresses of {names} withheld: not to be reached")?,
             Kind::Limit => write!(f, "limit reached: {}", text(&self.limit))?,
-            Kind::Suppressed => write!(f, "{count} more that second")?,
+            Kind::Suppressed => write!(f, "{count} more lines about {} that second", text(&self.limit))?,
             Kind::Lost => write!(f, "{count} lines lost: the log was slower than the guest")?,
             Kind::Start | Kind::Other => write!(f, "unknown to this version")?,
         }
         if let Some(rule) = &self.rule {
             write!(f, " by {}", rule.escape_debug())?;
         }
-        if self.event == Kind::Closed {
-            let (sent, received) = (self.sent.unwrap_or_default(), self.received.unwrap_or_default());
-            let seconds = std::time::Duration::from_millis(self.duration_ms.unwrap_or_default()).as_secs_f64();
-            write!(f, ": {}, {sent} B out, {received} B in, {seconds:.1} s", text(&self.outcome))?;
+        match self.event {
+            Kind::Stream if self.why.is_some() => write!(f, ": {}", text(&self.why)),
+            Kind::Stream if self.host.is_some() => write!(f, ": it is for {}", text(&self.host)),
+            Kind::Stream => write!(f, ": it names no host"),
+            Kind::Closed => {
+                let (sent, received) = (self.sent.unwrap_or_default(), self.received.unwrap_or_default());
+                let seconds = std::time::Duration::from_millis(self.duration_ms.unwrap_or_default()).as_secs_f64();
+                write!(f, ": {}, {} out, {} in, {seconds:.1} s", text(&self.outcome), size(sent), size(received))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
+}
+
+impl Entry {
+    /// Where the flow leads, or where it comes from and which way it came.
+    fn ends(&self) -> String {
+        let address = |field: Option<SocketAddr>| field.map_or_else(|| "?".to_owned(), |address| address.to_string());
+        match self.guest_port {
+            None => address(self.remote),
+            Some(port) => format!("{} -> {} -> {port}", address(self.remote), address(self.published)),
+        }
+    }
+}
+
+/// Bytes in a unit that leaves at most four digits.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 10_000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes / 1000;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while value >= 10_000
+        && let Some(next) = units.next()
+    {
+        value /= 1000;
+        unit = Some(next);
+    }
+    format!("{value} {}", unit.unwrap_or(&"kB"))
 }
 
 /// The types that are asked for all the time (RFC 1035, 3.2.2; RFC 3596; RFC 9460).
@@ -224,38 +301,67 @@ fn record_name(number: u16) -> String {
 mod tests {
     use std::time::Duration;
 
+    use netstack::{Publish, Transport};
+
     use super::*;
+
+    fn subject(protocol: Protocol, remote: &str, names: &[&str], rule: &str) -> Subject {
+        let names = names.iter().map(|name| name.parse().unwrap()).collect();
+        Subject { number: 7, protocol, remote: remote.parse().unwrap(), port: None, names, rule: rule.into() }
+    }
 
     #[test]
     fn verdicts_read_well_and_survive_being_written() {
-        let names = ["api.example.com".parse().unwrap()];
-        let remote = "93.184.216.34:443".parse().unwrap();
-        let event =
-            Event::Verdict { protocol: Protocol::Tcp, remote, names: &names, allow: false, rule: "preset none" };
-        let entry = Entry::of(&event);
-        assert_eq!(entry.to_string(), " deny  tcp 93.184.216.34:443 (api.example.com) by preset none");
+        let flow = &subject(Protocol::Tcp, "93.184.216.34:443", &["api.example.com"], "preset none");
+        let entry = Entry::of(&Event::Verdict { flow, allow: false });
+        assert_eq!(entry.to_string(), " #7     deny  tcp 93.184.216.34:443 (api.example.com) by preset none");
         let text = serde_json::to_string(&entry).unwrap();
         assert!(text.contains(r#""verdict":"deny","rule":"preset none""#) && !text.contains("sent"), "{text}");
+        assert!(text.contains(r#""flow":7,"#), "{text}");
         assert_eq!(serde_json::from_str::<Entry>(&text).unwrap(), entry);
     }
 
     #[test]
-    fn ended_flows_tell_bytes_and_time() {
-        let event = Event::Closed {
-            protocol: Protocol::Udp,
-            remote: "[2001:db8::1]:443".parse().unwrap(),
-            outcome: Outcome::Revoked,
-            sent: 10,
-            received: 20,
-            duration: Duration::from_millis(1500),
-        };
-        let text = Entry::of(&event).to_string();
-        assert_eq!(text, " ended udp [2001:db8::1]:443: no longer allowed, 10 B out, 20 B in, 1.5 s");
+    fn ended_flows_tell_name_rule_bytes_and_time() {
+        let flow = &subject(Protocol::Udp, "[2001:db8::1]:443", &["a.test"], "allow a.test");
+        let (outcome, duration) = (Outcome::Revoked, Duration::from_millis(1500));
+        let text = Entry::of(&Event::Closed { flow, outcome, sent: 10, received: 12_345_678, duration }).to_string();
+        let end = "no longer allowed, 10 B out, 12 MB in, 1.5 s";
+        assert_eq!(text, format!(" #7     ended udp [2001:db8::1]:443 (a.test) by allow a.test: {end}"));
+    }
+
+    #[test]
+    fn sizes_keep_at_most_four_digits() {
+        for (bytes, text) in
+            [(0, "0 B"), (9999, "9999 B"), (10_000, "10 kB"), (12_345_678, "12 MB"), (u64::MAX, "18446744 TB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn clients_of_published_ports_show_the_way_they_came() {
+        let bind = "127.0.0.1:8080".parse().unwrap();
+        let port = Some(Publish { bind, guest_port: 80, transport: Transport::Tcp });
+        let flow = &Subject { port, ..subject(Protocol::Tcp, "127.0.0.1:50000", &[], "published port") };
+        let entry = Entry::of(&Event::Verdict { flow, allow: true });
+        assert_eq!(entry.to_string(), " #7     allow tcp 127.0.0.1:50000 -> 127.0.0.1:8080 -> 80 by published port");
+    }
+
+    #[test]
+    fn what_a_flow_said_of_itself_is_told_with_what_was_wrong() {
+        let flow = &subject(Protocol::Tcp, "93.184.216.34:443", &["a.test"], "allow a.test");
+        let why = "TLS for b.test, which this address was not opened for";
+        let text = Entry::of(&Event::Stream { flow, host: None, allow: false, why }).to_string();
+        assert!(text.ends_with(&format!("deny  tcp 93.184.216.34:443 (a.test) by allow a.test: {why}")), "{text}");
+        let host = "a.test".parse().unwrap();
+        let text = Entry::of(&Event::Stream { flow, host: Some(&host), allow: true, why: "" }).to_string();
+        assert!(text.ends_with(": it is for a.test"), "{text}");
     }
 
     #[test]
     fn the_guest_s_words_cannot_move_the_cursor() {
-        let event = Event::Question { name: "a\x1b[2J\n", kind: 28, allow: true, rule: "preset public" };
+        let event = Event::Question { number: 1, name: "a\x1b[2J\n", kind: 28, allow: true, rule: "preset public" };
         let text = Entry::of(&event).to_string();
         assert!(text.contains("\\u{1b}[2J\\n AAAA") && !text.contains('\x1b'), "{text}");
     }

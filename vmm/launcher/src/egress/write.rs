@@ -207,7 +207,7 @@ mod tests {
     fn a_log_begins_with_its_vm_and_is_the_user_s_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (log, mut sink) = Log::start(folder.path(), &vm()).unwrap();
-        sink.record(&Event::Limit { what: "TCP connections" });
+        sink.record(&Event::Limit { number: 1, what: "TCP connections" });
         drop((sink, log));
         let path = folder.path().join(FILE);
         let entries = entries(&path);
@@ -230,7 +230,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (log, mut sink) = Log::with_limits(folder.path(), &vm(), 1000, MAX).unwrap();
         for _ in 0..100 {
-            sink.record(&Event::Limit { what: "TCP connections" });
+            sink.record(&Event::Limit { number: 1, what: "TCP connections" });
         }
         drop((sink, log));
         for name in [FILE, OLD_FILE] {
@@ -248,7 +248,7 @@ mod tests {
         let lost = Arc::new(AtomicU64::new(0));
         let mut sink = Sink { queue: sender, lost: lost.clone(), total_lost: Arc::default() };
         for _ in 0..5 {
-            sink.record(&Event::Limit { what: "TCP connections" });
+            sink.record(&Event::Limit { number: 1, what: "TCP connections" });
         }
         drop(sink);
         let writer = Writer {
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_ends_nothing() {
         let (log, mut sink) = Log::start(Path::new("/nonexistent"), &vm()).unwrap();
-        sink.record(&Event::Limit { what: "TCP connections" });
+        sink.record(&Event::Limit { number: 1, what: "TCP connections" });
         drop((sink, log));
     }
 }
