@@ -3,14 +3,15 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use launcher::{Dirs, Entry, Error, Tail};
+use launcher::{Dirs, Entry, Error, Followed, Tail};
 
-use crate::which;
+use crate::{report, which};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A line for every connection and name that was allowed or denied, with the rule that decided, and for every connection
-that ended, with its bytes. The log of a finished VM stays until its project's next VM has written 16 MiB more.")]
+that ended, with its bytes. Lines about the same connection have the same number (#). A client of a published port has its
+own line: client -> port of this host -> port of the guest. The logs of the 32 VMs started last are kept, 16 MiB of each.")]
 pub struct LogArgs {
     #[command(flatten)]
     which: which::WhichArgs,
@@ -39,7 +40,10 @@ pub fn run(args: &LogArgs) -> Result<u8, Error> {
         if !args.follow {
             return Ok(());
         }
-        tail.follow(|lines| print(&lines, args.json).map(|()| true))
+        if tail.follow(|lines| print(&lines, args.json).map(|()| true))? == Followed::Gone {
+            report::note("the log ends here: its files were removed");
+        }
+        Ok(())
     });
     match outcome {
         // Whoever read this has seen enough.

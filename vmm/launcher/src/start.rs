@@ -15,7 +15,7 @@ use crate::dirs::Dirs;
 use crate::egress::Log;
 use crate::error::Error;
 use crate::guest::Guest;
-use crate::instance::Claim;
+use crate::instance::{Claim, prune};
 use crate::machine::Parts;
 use crate::plan::Plan;
 use crate::remote::{Facts, Server, Service};
@@ -43,6 +43,10 @@ impl Plan {
         let vm = builder.engine(self.engine).timeline(timeline.clone()).build()?;
         let facts = Facts::new(claim.card(), self, vm.engine());
         let running = vm.boot()?;
+        // The guest is busy with itself now, and we are not.
+        if let Err(error) = prune(dirs) {
+            tracing::warn!(%error, "Logs of finished VMs stay");
+        }
         let vm = running.handle();
         attention.guard_vm(vm.clone());
         let (agent, mailbox) = match &network {

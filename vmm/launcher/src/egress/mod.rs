@@ -10,5 +10,5 @@ mod tail;
 mod write;
 
 pub use entry::{Entry, Kind};
-pub use tail::Tail;
-pub(crate) use write::Log;
+pub use tail::{Followed, Tail};
+pub(crate) use write::{LOGS, Log};

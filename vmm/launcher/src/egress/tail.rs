@@ -17,10 +17,21 @@ use super::write::{FILE, OLD_FILE};
 const MAX_LINE: usize = 64 << 10;
 const CHUNK: usize = 64 << 10;
 
+/// Why following a log has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followed {
+    /// Nobody wants more of it.
+    Enough,
+    /// Its folder was removed.
+    Gone,
+}
+
 /// A position in a VM's log.
 #[derive(Debug)]
 pub struct Tail {
     folder: PathBuf,
+    /// What was rotated away is read.
+    is_begun: bool,
     file: Option<File>,
     /// The beginning of a line whose end is not written yet.
     rest: Vec<u8>,
@@ -29,13 +40,13 @@ pub struct Tail {
 impl Tail {
     /// A log from its beginning, with what was rotated away as far as it is kept.
     pub fn open(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), file: None, rest: Vec::new() }
+        Self { folder: folder.to_owned(), is_begun: false, file: None, rest: Vec::new() }
     }
 
     /// All lines there are now, each with its entry; unreadable lines are left out.
     pub fn read(&mut self) -> io::Result<Vec<(String, Entry)>> {
         let mut lines = Vec::new();
-        if self.file.is_none()
+        if !std::mem::replace(&mut self.is_begun, true)
             && let Some(old) = open(&self.folder.join(OLD_FILE))?
         {
             take_lines(&old, &mut self.rest, &mut lines)?;
@@ -44,14 +55,18 @@ impl Tail {
             if let Some(file) = &self.file {
                 take_lines(file, &mut self.rest, &mut lines)?;
             }
-            match open(&self.folder.join(FILE))? {
-                Some(now) if !self.is_same(&now)? => {
-                    // What was written between the end we saw and the rotation.
-                    if let Some(file) = self.file.replace(now) {
-                        take_lines(&file, &mut self.rest, &mut lines)?;
-                    }
-                }
-                _ => break,
+            let now = match open(&self.folder.join(FILE))? {
+                Some(now) if self.is_same(&now)? => break,
+                now => now,
+            };
+            // What was written between the end we saw and the rotation. Without a new file the old one is let go all the
+            // same: a folder with an open file in it is not gone for inotify.
+            let is_last = now.is_none();
+            if let Some(file) = std::mem::replace(&mut self.file, now) {
+                take_lines(&file, &mut self.rest, &mut lines)?;
+            }
+            if is_last {
+                break;
             }
         }
         Ok(lines.iter().filter_map(|line| parse(line)).collect())
@@ -63,18 +78,24 @@ impl Tail {
         lines.split_off(start)
     }
 
-    /// Hands out lines as they are written, until `take` wants no more (or its folder is gone).
-    pub fn follow(&mut self, mut take: impl FnMut(Vec<(String, Entry)>) -> io::Result<bool>) -> io::Result<()> {
+    /// Hands out lines as they are written, until `take` wants no more or the folder is removed.
+    pub fn follow(&mut self, mut take: impl FnMut(Vec<(String, Entry)>) -> io::Result<bool>) -> io::Result<Followed> {
         let inotify: OwnedFd = init(CreateFlags::CLOEXEC)?;
-        let wanted = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF;
-        add_watch(&inotify, &self.folder, wanted | WatchFlags::ONLYDIR)?;
+        let wanted = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE | WatchFlags::DELETE;
+        match add_watch(&inotify, &self.folder, wanted | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR) {
+            Err(Errno::NOENT) => return Ok(Followed::Gone),
+            watched => watched?,
+        };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = Reader::new(&inotify, &mut buffer);
         // Watch first, read then: nothing falls in between.
         while take(self.read()?)? {
             loop {
                 match events.next().map(|event| event.events().contains(ReadFlags::IGNORED)) {
-                    Ok(true) => return Ok(()),
+                    Ok(true) => {
+                        take(self.read()?)?;
+                        return Ok(Followed::Gone);
+                    }
                     Ok(false) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -83,7 +104,7 @@ impl Tail {
                 }
             }
         }
-        Ok(())
+        Ok(Followed::Enough)
     }
 
     fn is_same(&self, now: &File) -> io::Result<bool> {
@@ -196,5 +217,25 @@ mod tests {
             })
             .unwrap();
         assert_eq!(seen, ["1", "2"]);
+    }
+
+    #[test]
+    fn following_ends_with_the_folder_and_after_the_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        fs::write(&path, line("limit", 1)).unwrap();
+        let mut seen = Vec::new();
+        let mut tail = Tail::open(folder.path());
+        let ended = tail.follow(|lines| {
+            seen.extend(vms(&lines).iter().map(|vm| (*vm).to_owned()));
+            if seen.len() == 1 {
+                let mut log = fs::OpenOptions::new().append(true).open(&path)?;
+                log.write_all(line("limit", 2).as_bytes())?;
+                fs::remove_dir_all(folder.path())?;
+            }
+            Ok(true)
+        });
+        assert_eq!((ended.unwrap(), seen), (Followed::Gone, vec!["1".to_owned(), "2".to_owned()]));
+        assert_eq!(tail.follow(|_| Ok(true)).unwrap(), Followed::Gone);
     }
 }

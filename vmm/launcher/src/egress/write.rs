@@ -26,6 +26,8 @@ const STACK: usize = 128 << 10;
 pub(super) const FILE: &str = "egress.jsonl";
 /// What was the log before.
 pub(super) const OLD_FILE: &str = "egress.jsonl.1";
+/// Both.
+pub(crate) const LOGS: [&str; 2] = [FILE, OLD_FILE];
 
 /// A log being written. Dropping it waits until all is on its way to the disk, so the sink must be gone by then.
 #[derive(Debug)]

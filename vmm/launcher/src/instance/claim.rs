@@ -48,11 +48,17 @@ impl Claim {
         let Some(mut lock) = lock_file(&run.join(format!("{id}.lock")))? else { return Ok(None) };
         DirBuilder::new().recursive(true).mode(0o700).create(state)?;
         // The same state folder may be in use under another run-time folder.
-        let folder = File::open(state)?;
-        if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() || !is_at(&folder, state) {
+        let folder = match File::open(state) {
+            // Whoever makes room for logs was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            folder => Some(folder?),
+        };
+        let is_ours =
+            |folder: &File| flock(folder, FlockOperation::NonBlockingLockExclusive).is_ok() && is_at(folder, state);
+        let Some(folder) = folder.filter(is_ours) else {
             fs::remove_file(run.join(format!("{id}.lock")))?;
             return Ok(None);
-        }
+        };
         let socket = run.join(format!("{id}.sock"));
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

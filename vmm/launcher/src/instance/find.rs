@@ -86,7 +86,7 @@ fn look(run: &Path, id: &VmId) -> io::Result<Option<Card>> {
     Ok(None)
 }
 
-fn names(folder: &Path, suffix: &str) -> io::Result<Vec<VmId>> {
+pub(super) fn names(folder: &Path, suffix: &str) -> io::Result<Vec<VmId>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();

@@ -9,9 +9,11 @@ mod card;
 mod claim;
 mod find;
 mod id;
+mod prune;
 
 pub use card::Card;
 pub(crate) use claim::Claim;
 pub(crate) use find::connect;
 pub use find::{pick, recorded, running};
 pub use id::VmId;
+pub(crate) use prune::prune;
