@@ -65,7 +65,7 @@ pub(crate) enum Denial {
     Elsewhere(Name),
     #[error("TLS without a server name")]
     Nameless,
-    #[error("TLS with an encrypted ClientHello")]
+    #[error("TLS with an encrypted ClientHello (ECH), which hides the server it is for; switch ECH off in the client")]
     Encrypted,
     #[error("Neither TLS nor HTTP: name the port in the rule if the service is neither")]
     Opaque,

@@ -12,7 +12,7 @@
 //! | TLS ClientHello, server name allowed and pinned to the address | allowed; the rest of the connection is not looked into (a later hello is bound to the first, RFC 8446, 4.1.2) |
 //! | TLS ClientHello for another name | denied |
 //! | TLS ClientHello without a server name | denied, unless [`StreamChecks::allow_unnamed_tls`] |
-//! | TLS ClientHello with an encrypted one inside (ECH, also as GREASE) | denied, unless [`StreamChecks::allow_encrypted_hello`]; the resolver leaves `ech` out of its answers, so clients have no reason to try |
+//! | TLS ClientHello with an encrypted one inside (ECH, also as GREASE) | denied, unless [`StreamChecks::allow_encrypted_hello`]; see below |
 //! | TLS ClientHello that is malformed, ambiguous, over 64 KiB, or in over 128 KiB of records | denied |
 //! | HTTP/1 request whose Host (and host in the target) is allowed and pinned | allowed; every later request on the connection is judged alike, bodies are followed by their lengths |
 //! | HTTP/1 request for another host, without a host, or that could be read in two ways | denied |
@@ -21,6 +21,14 @@
 //! | anything else where the rule names no port, or 80 or 443 | denied |
 //! | a hello or a request that is not complete after [`StreamChecks::patience`] | denied |
 //! | nothing | waits; the server may speak first |
+//!
+//! The resolver leaves the keys for encrypted hellos out of its answers, so a client of good will has none. A hostile one
+//! brings them along: those of a large provider are the same for all its sites, and so an allowed name outside with
+//! another one inside reaches any of them. Browsers send an encrypted hello that is none with every connection (GREASE, RFC
+//! 9849, 6.2), made so that nobody on the way can tell it from a real one; nobody but the server can, and the gateway
+//! cannot take it out of a hello that the handshake's keys depend on. So it is one verdict for both. A browser under
+//! name rules needs ECH switched off (Chromium: policy `EncryptedClientHelloEnabled`), a rule for the address, or a
+//! user who accepts the risk and says so.
 //!
 //! UDP, and so QUIC of every version, is opened by no name rule. A denial is a reset, with the reason in the audit.
 
