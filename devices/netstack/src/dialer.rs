@@ -16,6 +16,11 @@ pub trait Dialer: Send + fmt::Debug {
     /// A non-blocking UDP socket connected to `remote`.
     fn udp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd>;
 
+    /// By what way flows of the guest leave, one line each; nothing where they leave directly.
+    fn ways(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Starts a connection for a flow of the guest, whose address was resolved from `names`, the latest first.
     fn tcp_flow(&mut self, remote: SocketAddr, names: &[Name]) -> io::Result<Dialed> {
         let _ = names;

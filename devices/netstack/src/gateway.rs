@@ -285,6 +285,7 @@ impl Gateway {
             addresses: self.context.addresses,
             mtu: self.context.mtu,
             policy: self.context.policy.summary(),
+            ways: self.context.dialer.ways(),
             resolvers: self.resolver.servers(),
             published: self.ports.list(&mut self.udp),
             offloads: self.context.uplink.offloads(),

@@ -35,6 +35,8 @@ pub struct Report {
     pub mtu: u16,
     /// What is open, one line each.
     pub policy: Vec<String>,
+    /// By what way connections leave, one line each; nothing where they leave directly.
+    pub ways: Vec<String>,
     /// Whom it asks for names.
     pub resolvers: Vec<SocketAddr>,
     /// Published ports.

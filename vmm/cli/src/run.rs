@@ -132,6 +132,7 @@ fn announce_network(report: &NetworkStatus) {
     if holes.iter().any(|line| line.contains("host's loopback")) {
         report::note(&format!("network: the guest sees the host's loopback as {}", report.gateway));
     }
+    report.ways.iter().for_each(|line| report::note(&format!("network: {line}")));
     ports::lines(&report.published).iter().for_each(|line| report::note(&format!("port {line}")));
 }
 

@@ -72,7 +72,7 @@ fn describe(status: &Status) -> String {
     match &status.network {
         None => put("network", &["none".to_owned()]),
         Some(network) => {
-            put("network", &network.policy);
+            put("network", &[network.policy.as_slice(), &network.ways].concat());
             put("ports", &ports::lines(&network.published));
             put("flows", &[format!("{} TCP, {} UDP", network.tcp_flows, network.udp_mappings)]);
             if network.log_lines_lost > 0 {
@@ -104,6 +104,7 @@ mod tests {
         let network = NetworkStatus {
             gateway: [100, 96, 0, 1].into(),
             policy: vec!["public internet".into(), "deny x.example".into()],
+            ways: vec!["out by proxy p:1, over TCP only".into()],
             resolvers: Vec::new(),
             published: Vec::new(),
             tcp_flows: 3,
@@ -128,6 +129,7 @@ mod tests {
             "            /a -> /data (read-only)",
             "  network   public internet",
             "            deny x.example",
+            "            out by proxy p:1, over TCP only",
             "  flows     3 TCP, 1 UDP",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");

@@ -14,20 +14,31 @@ enum Entry {
 
 /// A list of exceptions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Bypass(Vec<(Entry, Option<u16>)>);
+pub(super) struct Bypass {
+    entries: Vec<(Entry, Option<u16>)>,
+    /// As they were written.
+    texts: Vec<String>,
+}
 
 impl Bypass {
     /// Reads a list; gives the entry that cannot be understood, if there is one.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let entries = text.split([',', ' ', '\t']).filter(|entry| !entry.is_empty());
-        entries.map(|entry| parse(entry).ok_or_else(|| entry.to_owned())).collect::<Result<_, _>>().map(Self)
+        let texts = text.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()).map(str::to_owned);
+        let texts: Vec<String> = texts.collect();
+        let entries = texts.iter().map(|entry| parse(entry).ok_or_else(|| entry.clone())).collect::<Result<_, _>>()?;
+        Ok(Self { entries, texts })
+    }
+
+    /// The exceptions as they were written.
+    pub(super) fn texts(&self) -> &[String] {
+        &self.texts
     }
 
     /// Whether a flow goes around the proxy.
     pub(super) fn matches(&self, remote: SocketAddr, names: &[Name]) -> bool {
         let address = remote.ip().to_canonical();
         address.is_loopback()
-            || self.0.iter().any(|(entry, port)| {
+            || self.entries.iter().any(|(entry, port)| {
                 let matches = match entry {
                     Entry::Everything => true,
                     Entry::Domain(domain) => names.iter().any(|name| name == domain || name.is_below(domain)),

@@ -76,6 +76,10 @@ impl Place {
 }
 
 impl Dialer for ProxyDialer {
+    fn ways(&self) -> Vec<String> {
+        self.proxy.describe()
+    }
+
     fn tcp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd> {
         self.inner.tcp(remote)
     }

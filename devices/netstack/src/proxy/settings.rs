@@ -66,6 +66,26 @@ impl Proxy {
         };
         Ok(Some(Self { plain, secure, bypass }))
     }
+
+    /// What it means for a guest, one line each; without credentials.
+    pub(super) fn describe(&self) -> Vec<String> {
+        let way = match self.plain == self.secure {
+            true => format!("out by proxy {}, over TCP only", self.secure),
+            false => format!("out by proxy {} (port 80: {}), over TCP only", self.secure, self.plain),
+        };
+        let around = self.bypass.texts();
+        let around = (!around.is_empty()).then(|| format!("around the proxy: {}", around.join(" ")));
+        [way].into_iter().chain(around).collect()
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 impl Server {
@@ -177,6 +197,20 @@ mod tests {
         let one = read(&[("HTTP_PROXY", "one:1")]).unwrap().unwrap();
         assert_eq!(one.plain, one.secure);
         assert_eq!(read(&[("ALL_PROXY", "one:1")]).unwrap().unwrap(), one);
+    }
+
+    #[test]
+    fn a_proxy_describes_itself_without_its_password() {
+        let describe = |variables: &[(&str, &str)]| read(variables).unwrap().unwrap().describe();
+        assert_eq!(
+            describe(&[("ALL_PROXY", "http://u:secret@[fd00::1]:3128")]),
+            ["out by proxy [fd00::1]:3128, over TCP only"]
+        );
+        let both = [("http_proxy", "one:1"), ("https_proxy", "two:2"), ("no_proxy", ".corp.example, 10.0.0.0/8")];
+        assert_eq!(
+            describe(&both),
+            ["out by proxy two:2 (port 80: one:1), over TCP only", "around the proxy: .corp.example 10.0.0.0/8"]
+        );
     }
 
     #[test]

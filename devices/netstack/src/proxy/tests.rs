@@ -81,8 +81,10 @@ fn a_proxy_that_fails_is_never_gone_around() {
 
 #[test]
 fn exceptions_and_the_host_itself_go_around_the_proxy() {
-    let (Bench { mut guest, internet, handle: _handle }, _proxy) = behind_proxy("93.184.216.0/24");
+    let (Bench { mut guest, internet, handle }, _proxy) = behind_proxy("93.184.216.0/24");
     let _server = internet.tcp(SERVER);
+    let ways = handle.report().unwrap().ways;
+    assert_eq!(ways, ["out by proxy 10.9.9.9:3128, over TCP only", "around the proxy: 93.184.216.0/24"]);
     assert!(guest.connect(SERVER).is_some());
     assert_eq!(internet.dialed(), [(Protocol::Tcp, SERVER.parse().unwrap())]);
 }

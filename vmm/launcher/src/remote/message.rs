@@ -111,6 +111,9 @@ pub struct NetworkStatus {
     pub gateway: Ipv4Addr,
     /// What is open, one line each.
     pub policy: Vec<String>,
+    /// By what way connections leave, one line each; nothing where they leave directly.
+    #[serde(default)]
+    pub ways: Vec<String>,
     /// Whom it asks for names.
     pub resolvers: Vec<SocketAddr>,
     /// Published ports.

@@ -118,6 +118,7 @@ impl NetworkStatus {
         Self {
             gateway: report.addresses.gateway_v4,
             policy: report.policy,
+            ways: report.ways,
             resolvers: report.resolvers,
             published: published.collect(),
             tcp_flows: report.tcp_flows,
