@@ -155,6 +155,11 @@ impl Session {
 
     /// Ends every process in the guest, syncs its disks and powers it off.
     pub fn stop(mut self) {
+        // That its services end now is nobody's news.
+        self.mirror = None;
+        if let Some(network) = &self.network {
+            network.mailbox.close();
+        }
         self.guest.stop(STOP_PATIENCE);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agent_protocol::control::{MAX_PORTS, ToGuest};
 use netstack::{Publish, Transport};
+use virtio::RateLimit;
 
 use super::mailbox::Mailbox;
 use super::spec::PortSpec;
@@ -14,6 +15,8 @@ use crate::control::Agent;
 
 /// How long the agent may take to relay a port; a guest that does not answer has its services on loopback to itself.
 const RELAY_PATIENCE: Duration = Duration::from_secs(2);
+/// The same for one that did not answer the last time.
+const MUTE_PATIENCE: Duration = Duration::from_millis(100);
 /// Free ports that are tried until one is free in both families.
 const MAX_TRIES: usize = 16;
 
@@ -23,7 +26,15 @@ pub(crate) struct Board {
     network: netstack::Handle,
     agent: Agent,
     mailbox: Arc<Mailbox>,
-    entries: Mutex<Vec<Entry>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: Vec<Entry>,
+    /// The agent did not answer the last request for relays.
+    is_mute: bool,
+    complaint: RateLimit,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +49,7 @@ struct Entry {
 impl Board {
     /// Nothing is published yet.
     pub(crate) fn new(network: netstack::Handle, agent: Agent, mailbox: Arc<Mailbox>) -> Self {
-        Self { network, agent, mailbox, entries: Mutex::default() }
+        Self { network, agent, mailbox, state: Mutex::default() }
     }
 
     /// The network stack.
@@ -73,19 +84,19 @@ impl Board {
 
     /// Tells the agent and the stack about what was published before the agent was there.
     pub(crate) fn begin(&self) {
-        let entries = self.lock();
-        if !entries.is_empty() {
-            self.relay(&entries);
+        let mut state = self.lock();
+        if !state.entries.is_empty() {
+            self.relay(&mut state);
         }
     }
 
     fn add(&self, spec: PortSpec, is_mirrored: bool) -> io::Result<PortSpec> {
-        let mut entries = self.lock();
+        let mut state = self.lock();
         let bound = self.bind(spec)?;
         let host = bound.first().map_or(spec.host, SocketAddr::port);
         let spec = PortSpec { host, ..spec };
-        entries.push(Entry { spec, bound, is_mirrored });
-        self.relay(&entries);
+        state.entries.push(Entry { spec, bound, is_mirrored });
+        self.relay(&mut state);
         Ok(spec)
     }
 
@@ -124,21 +135,21 @@ impl Board {
     }
 
     fn remove(&self, is_meant: impl Fn(&Entry) -> bool) -> io::Result<bool> {
-        let mut entries = self.lock();
-        let (gone, kept): (Vec<Entry>, Vec<Entry>) = entries.iter().cloned().partition(is_meant);
+        let mut state = self.lock();
+        let (gone, kept): (Vec<Entry>, Vec<Entry>) = state.entries.iter().cloned().partition(is_meant);
         for entry in &gone {
             self.unbind(&entry.bound, entry.spec.transport)?;
         }
-        *entries = kept;
+        state.entries = kept;
         if !gone.is_empty() {
-            self.relay(&entries);
+            self.relay(&mut state);
         }
         Ok(!gone.is_empty())
     }
 
     /// Has the agent pass connections on to loopback for all TCP ports, and the stack know where.
-    fn relay(&self, entries: &[Entry]) {
-        let tcp = entries.iter().filter(|entry| entry.spec.transport == Transport::Tcp);
+    fn relay(&self, state: &mut State) {
+        let tcp = state.entries.iter().filter(|entry| entry.spec.transport == Transport::Tcp);
         let mut ports: Vec<u16> = tcp.map(|entry| entry.spec.guest).collect();
         ports.sort_unstable();
         ports.dedup();
@@ -148,8 +159,16 @@ impl Board {
         if self.agent.say(&ToGuest::Relay { ports: ports.clone() }).is_err() {
             return;
         }
-        let Some(relays) = self.mailbox.wait_relays(RELAY_PATIENCE) else {
-            tracing::warn!("The guest agent does not relay ports; services on the guest's loopback are out of reach");
+        let patience = if state.is_mute { MUTE_PATIENCE } else { RELAY_PATIENCE };
+        // At the end of the VM nobody needs relays.
+        let Ok(relays) = self.mailbox.wait_relays(patience) else { return };
+        state.is_mute = relays.is_none();
+        let Some(relays) = relays else {
+            if state.complaint.allow() {
+                tracing::warn!(
+                    "The guest agent does not relay ports; services on the guest's loopback are out of reach"
+                );
+            }
             return;
         };
         let relays = relays.iter().filter(|relay| ports.contains(&relay.port)).map(|relay| (relay.port, relay.at));
@@ -158,8 +177,8 @@ impl Board {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

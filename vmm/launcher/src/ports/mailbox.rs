@@ -45,11 +45,12 @@ impl Mailbox {
         self.lock().relays = None;
     }
 
-    /// The answer to a request for relays, if it comes in time.
-    pub(super) fn wait_relays(&self, patience: Duration) -> Option<Vec<Relay>> {
+    /// The answer to a request for relays, if it comes in time. The error says that it is over.
+    pub(super) fn wait_relays(&self, patience: Duration) -> Result<Option<Vec<Relay>>, Closed> {
         let is_open = |mail: &mut Mail| mail.relays.is_none() && !mail.is_closed;
         let waited = self.news.wait_timeout_while(self.lock(), patience, is_open);
-        waited.unwrap_or_else(PoisonError::into_inner).0.relays.take()
+        let mut mail = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if mail.is_closed { Err(Closed) } else { Ok(mail.relays.take()) }
     }
 
     /// A report newer than those taken so far; `None` if none comes by `until`. The error says that it is over.
