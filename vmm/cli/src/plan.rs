@@ -24,6 +24,8 @@ pub struct Run {
     /// As `--env` takes it.
     pub env: Vec<OsString>,
     pub user: OsString,
+    /// Whether the host follows the guest's listeners.
+    pub auto_publish: bool,
 }
 
 /// What `run` asks for: the command line, then the environment, then the settings, then the defaults.
@@ -38,11 +40,14 @@ pub fn for_run(args: &RunArgs, dirs: &Dirs) -> Result<Run, Error> {
     plan.mounts = mounts;
     plan.guards = guards(&args.share, &settings, &plan)?;
     plan.proxy = proxy()?;
-    plan.publish.clone_from(&args.ports.publish);
+    let ports = args.ports.effective(&settings)?;
+    // Without a network the settings about ports mean nothing; the options for them are refused with --no-network.
+    let has_network = effective.network.value;
+    plan.publish = if has_network { ports.publish } else { Vec::new() };
     plan.shows_console = args.output.verbose;
     let env = settings.env.iter().chain(&args.process.env).cloned().collect();
     let user = args.process.user.clone().or(settings.user).unwrap_or_else(|| "root".into());
-    Ok(Run { plan, env, user })
+    Ok(Run { plan, env, user, auto_publish: has_network && ports.auto.unwrap_or(false) })
 }
 
 /// A VM around one folder, with the settings that hold for every project.

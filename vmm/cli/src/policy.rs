@@ -23,7 +23,7 @@ The policy of a project is what the command line says, then ~/.config/vmm/config
   lan = false                             # private networks
   host = [5432]                           # ports of this machine's loopback, 100.96.0.1 in the guest
 
-  [project.\"~/src/app\".policy]            # for one project, asked before the above
+  [project.\"~/src/app\".policy]            # for a project or folder of them, before the above
   allow = [\"api.anthropic.com:443\", \"*.example.com\"]
 
 An allow list without `egress` beside it is all that is allowed; an empty one is nothing. Rules are asked in this order:

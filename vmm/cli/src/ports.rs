@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
-use launcher::{Client, Dirs, Error, PortSpec, PublishedPort};
+use launcher::{Client, Dirs, Error, PortSpec, Ports, PublishedPort, Settings};
 
 use crate::{report, which};
 
@@ -18,8 +18,22 @@ pub struct PublishArgs {
     pub publish: Vec<PortSpec>,
     /// Let this host reach every TCP port from 1024 that something in the guest listens on, at the same port of
     /// 127.0.0.1 and ::1, unless the host uses it
-    #[arg(long, conflicts_with = "no_network")]
-    pub auto_publish: bool,
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        conflicts_with = "no_network"
+    )]
+    pub auto_publish: Option<bool>,
+}
+
+impl PublishArgs {
+    /// What is published with these options and `settings`.
+    pub fn effective(&self, settings: &Settings) -> Result<Ports, Error> {
+        settings.ports(Ports { publish: self.publish.clone(), auto: self.auto_publish })
+    }
 }
 
 #[derive(Debug, Args)]

@@ -48,7 +48,7 @@ fn start(
     let plan = &asked.plan;
     let mut session = plan.start(dirs, timeline, attention)?;
     announce(plan, &session, &args.output)?;
-    if args.ports.auto_publish {
+    if asked.auto_publish {
         let is_quiet = args.output.quiet;
         session.mirror_ports(move |notice| {
             if !is_quiet {
@@ -146,6 +146,7 @@ fn describe(plan: &Plan) {
         Network::Absent => report::note("it would have no network"),
         Network::Policy(policy) => {
             policy.summary().iter().for_each(|line| report::note(&format!("it would reach: {line}")));
+            plan.publish.iter().for_each(|port| report::note(&format!("it would be reached at: {port}")));
         }
     }
 }

@@ -43,4 +43,4 @@ pub use ports::{Change, Notice, PortError, PortSpec};
 pub use project::{Mount, WORKSPACE};
 pub use remote::{Client, NetworkStatus, PublishedPort, Request, Response, ShareStatus, Status};
 pub use session::{Command, Ended, Session, Stdio};
-pub use settings::{Effective, NetworkLayer, Origin, Settings, SettingsError, Sourced, parse_size};
+pub use settings::{Effective, NetworkLayer, Origin, Ports, Settings, SettingsError, Sourced, parse_size};

@@ -27,7 +27,7 @@ fn such_as(example: &str) -> String {
 }
 
 /// A right value for each key that a settings file can hold, by the last part of the key.
-const EXAMPLES: [(&str, &str); 19] = [
+const EXAMPLES: [(&str, &str); 21] = [
     ("engine", "engine = \"qemu\""),
     ("cpus", "cpus = 4"),
     ("memory", "memory = \"4G\""),
@@ -39,6 +39,8 @@ const EXAMPLES: [(&str, &str); 19] = [
     ("hide", "hide = [\".env\"]"),
     ("env", "env = [\"LANG\", \"CI=true\"]"),
     ("user", "user = \"root\""),
+    ("publish", "publish = [\"8080:80\", \"127.0.0.1:5353:53/udp\"]"),
+    ("auto_publish", "auto_publish = true"),
     ("network", "network = false"),
     ("policy", "[policy] and below it egress = \"none\""),
     ("egress", "egress = \"none\""),

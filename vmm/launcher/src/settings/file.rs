@@ -14,6 +14,7 @@ use vmm::{Engine, Mib};
 use super::error::SettingsError;
 use super::narrow;
 use super::network::{Effective, NetworkLayer, Origin, Sourced};
+use super::ports::Ports;
 use super::read::Source;
 use super::size::parse_size;
 use crate::{Dirs, Error, Mount};
@@ -33,6 +34,8 @@ struct Table {
     hide: Option<Vec<PathBuf>>,
     env: Option<Vec<String>>,
     user: Option<String>,
+    publish: Option<Vec<Spanned<String>>>,
+    auto_publish: Option<bool>,
     network: Option<Spanned<bool>>,
     policy: Option<PolicyTable>,
     /// Only at the top level.
@@ -92,6 +95,8 @@ pub struct Settings {
     pub env: Vec<OsString>,
     /// User in the guest.
     pub user: Option<OsString>,
+    /// Ports, before the project's own file and the command line are heard.
+    ports: Ports,
     /// What the files say about the network, nearest first.
     layers: Vec<NetworkLayer>,
     /// The project's own file.
@@ -123,7 +128,7 @@ impl Settings {
 
     pub(crate) fn parse(source: &Source, project: &Path) -> Result<Self, SettingsError> {
         let mut top: Table = source.parse()?;
-        let mut of_project = None;
+        let mut near: Vec<(PathBuf, Self)> = Vec::new();
         for (key, table) in std::mem::take(&mut top.project) {
             let span = table.span();
             let folder = path(source, &span, "project", &key)?;
@@ -132,16 +137,19 @@ impl Settings {
                 return Err(source.wrong(&span, "project", "a project's table cannot hold tables of other projects"));
             }
             let layer = Self::from_table(source, table)?;
-            if folder.canonicalize().unwrap_or(folder) == project && of_project.replace(layer).is_some() {
+            let folder = folder.canonicalize().unwrap_or(folder);
+            if !project.starts_with(&folder) {
+                continue;
+            }
+            if near.iter().any(|(known, _)| *known == folder) {
                 return Err(source.wrong(&span, "project", "two tables are about the same folder"));
             }
+            near.push((folder, layer));
         }
+        // All of them lead to the project, so the longer one is the nearer one.
+        near.sort_by_key(|(folder, _)| folder.components().count());
         let top = Self::from_table(source, top)?;
-        let merged = match of_project {
-            Some(near) => near.over(top),
-            None => top,
-        };
-        Ok(merged)
+        Ok(near.into_iter().fold(top, |far, (_, layer)| layer.over(far)))
     }
 
     fn from_table(source: &Source, table: Table) -> Result<Self, SettingsError> {
@@ -180,6 +188,7 @@ impl Settings {
             hide: table.hide.unwrap_or_default(),
             env: table.env.unwrap_or_default().into_iter().map(OsString::from).collect(),
             user: table.user.map(OsString::from),
+            ports: Ports::read(source, table.publish, table.auto_publish)?,
             layers: vec![layer],
             narrowing: None,
         })
@@ -199,6 +208,7 @@ impl Settings {
             hide: far.hide.into_iter().chain(self.hide).collect(),
             env: far.env.into_iter().chain(self.env).collect(),
             user: self.user.or(far.user),
+            ports: self.ports.over(far.ports),
             layers: self.layers.into_iter().chain(far.layers).collect(),
             narrowing: self.narrowing,
         }
@@ -213,6 +223,15 @@ impl Settings {
             Some(narrowing) => Ok(narrowing.narrow(effective)?),
             None => Ok(effective),
         }
+    }
+
+    /// What is published once the project's own file has taken its part away and `flags` were heard.
+    pub fn ports(&self, flags: Ports) -> Result<Ports, Error> {
+        let own = match &self.narrowing {
+            Some(narrowing) => narrowing.narrow_ports(self.ports.clone())?,
+            None => self.ports.clone(),
+        };
+        Ok(flags.over(own))
     }
 }
 

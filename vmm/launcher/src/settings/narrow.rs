@@ -12,8 +12,9 @@ use toml::Spanned;
 use super::error::SettingsError;
 use super::file::PolicyTable;
 use super::network::{Effective, NetworkLayer, Origin, Sourced};
+use super::ports::Ports;
 use super::read::Source;
-use crate::Error;
+use crate::{Error, PortSpec};
 
 /// The file's name in the project folder.
 const NAME: &str = "vmm.toml";
@@ -21,6 +22,8 @@ const NAME: &str = "vmm.toml";
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    publish: Option<Spanned<Vec<Spanned<String>>>>,
+    auto_publish: Option<Spanned<bool>>,
     network: Option<Spanned<bool>>,
     policy: Option<PolicyTable>,
 }
@@ -30,6 +33,9 @@ struct Document {
 pub(crate) struct Narrowing {
     source: Source,
     layer: NetworkLayer,
+    /// The ports that are to stay published, each with its line.
+    publish: Option<Vec<(PortSpec, usize)>>,
+    auto_publish: Option<(bool, usize)>,
 }
 
 impl Narrowing {
@@ -41,8 +47,8 @@ impl Narrowing {
     pub(crate) fn parse(source: Source) -> Result<Self, SettingsError> {
         let document: Document = source.parse().map_err(|mut error| {
             if error.problem.starts_with("unknown field") && !error.key.starts_with("policy") {
-                error.problem = "a project's own file can only narrow the network (`network`, `[policy]`); put this \
-                                 into the project's table of your own config.toml"
+                error.problem = "a project's own file can only narrow the network (`network`, `[policy]`, `publish`, \
+                                 `auto_publish`); put this into the project's table of your own config.toml"
                     .into();
                 error.example = "[project.\"/home/me/src/app\"]";
             }
@@ -56,7 +62,35 @@ impl Narrowing {
             let line = source.line(&value.span());
             Sourced { value: value.into_inner(), origin: Origin::File(source.path.clone(), line) }
         });
-        Ok(Self { source, layer })
+        let publish = document.publish.map(|list| ports(&source, list.into_inner())).transpose()?;
+        let auto_publish = document.auto_publish.map(|value| (*value.get_ref(), source.line(&value.span())));
+        Ok(Self { source, layer, publish, auto_publish })
+    }
+
+    /// What would open something, with what is there to do.
+    fn widens(&self, line: Option<usize>, key: &str, what: &str) -> SettingsError {
+        let problem = format!(
+            "{what}: a project's own file can only narrow what your settings allow. If you want it, put it into the \
+             project's table of your own config.toml"
+        );
+        SettingsError { path: self.source.path.clone(), line, key: key.into(), problem, example: "" }
+    }
+
+    /// Leaves of the user's ports those that the file lists; others than those are an error.
+    pub(crate) fn narrow_ports(&self, mut user: Ports) -> Result<Ports, SettingsError> {
+        if let Some(listed) = &self.publish {
+            if let Some((port, line)) = listed.iter().find(|(port, _)| !user.publish.contains(port)) {
+                return Err(self.widens(Some(*line), "publish", &format!("{port} is not published by your settings")));
+            }
+            user.publish.retain(|port| listed.iter().any(|(kept, _)| kept == port));
+        }
+        match self.auto_publish {
+            Some((true, line)) if user.auto != Some(true) => {
+                Err(self.widens(Some(line), "auto_publish", "your settings do not publish ports by themselves"))
+            }
+            Some((auto, _)) => Ok(Ports { auto: Some(auto), ..user }),
+            None => Ok(user),
+        }
     }
 
     /// Takes away what the file asks for; what would open something is an error.
@@ -66,11 +100,7 @@ impl Narrowing {
                 Origin::File(_, line) => Some(*line),
                 Origin::Default | Origin::Flag => None,
             };
-            let problem = format!(
-                "{what}: a project's own file can only narrow what your settings allow. If you want it, put it into \
-                 the project's table of your own config.toml"
-            );
-            SettingsError { path: self.source.path.clone(), line, key: key.into(), problem, example: "" }
+            self.widens(line, key, what)
         };
         let layer = &self.layer;
         if let Some(network) = &layer.network {
@@ -122,6 +152,11 @@ impl Narrowing {
             .for_each(|rule| user.push_rule(rule));
         Ok(user)
     }
+}
+
+fn ports(source: &Source, list: Vec<Spanned<String>>) -> Result<Vec<(PortSpec, usize)>, SettingsError> {
+    let lines: Vec<usize> = list.iter().map(|text| source.line(&text.span())).collect();
+    Ok(Ports::read(source, Some(list), None)?.publish.into_iter().zip(lines).collect())
 }
 
 fn breadth(preset: Preset) -> u8 {

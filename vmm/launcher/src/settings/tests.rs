@@ -64,6 +64,57 @@ fn a_project_s_table_is_nearer_than_the_top_level() {
 }
 
 #[test]
+fn a_folder_s_table_holds_below_it_and_the_closest_counts() {
+    let text = "cpus = 1\nmemory = \"1G\"\n[project.\"/home/me/src\"]\ncpus = 2\nengine = \"qemu\"\n\
+                [project.\"/home/me/src\".policy]\negress = \"none\"\n\
+                [project.\"/home/me/src/app\"]\ncpus = 3\n[project.\"/home/me/src/ap\"]\ncpus = 4\n\
+                [project.\"/home/me/src/app/deep\"]\ncpus = 5\n[project.\"/home\"]\ncpus = 6\nmemory = \"2G\"\n";
+    let settings = parse(text).unwrap();
+    assert_eq!((settings.cpus, settings.memory), (Some(3), Some(vmm::Mib(2048))));
+    assert_eq!(settings.engine, Some(vmm::Engine::Qemu));
+    // What a folder above takes away stays away.
+    assert!(settings.network(NetworkLayer::default()).unwrap().policy().is_closed());
+    let elsewhere = Settings::parse(&source(text), Path::new("/home/me/src/apple")).unwrap();
+    assert_eq!(elsewhere.cpus, Some(2));
+    let above = Settings::parse(&source(text), Path::new("/home/me")).unwrap();
+    assert_eq!((above.cpus, above.engine), (Some(6), None));
+}
+
+fn ports(listed: &[&str], auto: Option<bool>) -> Ports {
+    Ports { publish: listed.iter().map(|port| port.parse().unwrap()).collect(), auto }
+}
+
+#[test]
+fn ports_add_up_and_the_nearer_one_takes_a_port_of_the_host() {
+    let text = "publish = [\"8080:80\", \"9000:90\"]\nauto_publish = true\n\
+                [project.\"/home/me/src/app\"]\npublish = [\"8080:81\", \"0.0.0.0:9000:91\"]\n";
+    let settings = parse(text).unwrap();
+    let flags = ports(&["9000:92/udp", "9000:93"], None);
+    let expected = ["8080:81", "0.0.0.0:9000:91", "9000:92/udp", "9000:93"];
+    assert_eq!(settings.ports(flags).unwrap(), ports(&expected, Some(true)));
+    assert_eq!(settings.ports(ports(&[], Some(false))).unwrap().auto, Some(false));
+}
+
+#[test]
+fn a_project_s_own_file_publishes_nothing() {
+    let user = parse("publish = [\"8080:80\", \"9000:90\"]\n").unwrap().ports(Ports::default()).unwrap();
+    let narrowed = |own: &str| {
+        Narrowing::parse(Source { path: "/p/vmm.toml".into(), text: own.into() })?.narrow_ports(user.clone())
+    };
+    assert_eq!(narrowed("publish = [\"9000:90\"]\n").unwrap(), ports(&["9000:90"], None));
+    assert_eq!(narrowed("publish = []\nauto_publish = false\n").unwrap(), ports(&[], Some(false)));
+    for (own, words) in [
+        ("publish = [\n\"9000:90\",\n\"7000:70\"]\n", [":3: publish: ", "7000:70", "can only narrow"]),
+        ("publish = [\"0.0.0.0:8080:80\"]\n", [":1: publish: ", "0.0.0.0:8080:80", "can only narrow"]),
+        ("\nauto_publish = true\n", [":2: auto_publish: ", "by themselves", "can only narrow"]),
+        ("publish = [\"http\"]\n", [":1: publish: ", "\"http\"", "8080:80"]),
+    ] {
+        let error = narrowed(own).unwrap_err().to_string();
+        words.iter().for_each(|word| assert!(error.contains(word), "{word:?} is not in {error}"));
+    }
+}
+
+#[test]
 fn flags_are_nearer_than_files_and_add_host_ports() {
     let settings = parse("network = true\n[policy]\negress = \"none\"\nhost = [1]\nlan = true\n").unwrap();
     let flags = NetworkLayer {
@@ -129,6 +180,9 @@ fn errors_name_line_key_value_and_a_right_example() {
         ("memory = \"2X\"\n", &[":1: memory: ", "2X", "2G"]),
         ("engine = \"xen\"\n", &[":1: engine: ", "xen", "kvm"]),
         ("mounts = [\n\"data\",\n]\n", &[":2: mounts: ", "\"data\"", "~/"]),
+        ("publish = [\n\"8080:80\",\n\"8080\"]\n", &[":3: publish: ", "\"8080\"", "8080:80"]),
+        ("publish = \"8080:80\"\n", &[":1: publish: ", "publish = [\"8080:80\""]),
+        ("auto_publish = \"yes\"\n", &[":1: auto_publish: ", "yes", "auto_publish = true"]),
         ("[policy]\negress = \"all\"\n", &[":2: policy.egress: ", "all", "public"]),
         ("[policy]\negress = \"none\"\nallow = [\"*\"]\n", &[":3: policy.allow: ", "\"*\"", "api.example.com:443"]),
         (
