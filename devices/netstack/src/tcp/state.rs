@@ -285,8 +285,12 @@ impl Tcb {
                 State::FinWait2 => State::TimeWait,
                 other => other,
             };
+        }
+        if self.is_over() {
+            // Nothing more will be sent that could acknowledge this.
             self.due = Due::Now;
-        } else if count > 0 {
+        } else if count > 0 || ends {
+            // Also of an end: who hears it mostly has nothing more to say, and ends as well.
             self.clock.owe(now);
             if self.due == Due::Nothing {
                 self.due = Due::Soon;

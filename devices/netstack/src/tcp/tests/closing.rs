@@ -33,7 +33,7 @@ fn the_guest_finishes_first_with_its_last_bytes() {
     let now = Instant::now();
     let mut tcb = established(now);
     feed(&mut tcb, &segment(TcpControl::Fin, 1, 1, 10), now);
-    assert_eq!((tcb.state, tcb.guest_is_done(), tcb.due), (State::CloseWait, true, Due::Now));
+    assert_eq!((tcb.state, tcb.guest_is_done(), tcb.due), (State::CloseWait, true, Due::Soon));
     assert_eq!(tcb.header(0).acknowledgment, THEIRS.plus(12));
     // The host still sends.
     assert!(tcb.sendable() > 0);
