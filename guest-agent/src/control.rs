@@ -21,7 +21,7 @@ use crate::exec::{Context, serve};
 use crate::failure::{During, Failure};
 use crate::ports::relay::Relays;
 use crate::ports::watch;
-use crate::{log, shutdown, vsock};
+use crate::{log, notice, shutdown, vsock};
 
 /// What processes get when the host goes away without a word.
 const DEFAULT_GRACE: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ fn talk(boot: &mut Boot) -> Result<(), Failure> {
     };
     boot.mark("ready");
     let (marks, warnings) = (std::mem::take(&mut boot.marks), std::mem::take(&mut boot.warnings));
-    host.send(&ToHost::Ready { marks, warnings })?;
+    host.send(&ToHost::Ready { marks, warnings, takes_notices: boot.takes_notices })?;
     let grace = obey(&host, &mut words, setup.network.as_ref());
     shutdown::stop(grace, Some(&*reaper), boot.upper.as_ref());
     // A host that is gone does not want to know.
@@ -79,6 +79,9 @@ fn talk(boot: &mut Boot) -> Result<(), Failure> {
 /// Sets the guest up and begins to take commands.
 fn begin(setup: &Setup, boot: &mut Boot) -> Result<Arc<Reaper>, Failure> {
     boot.set_up(setup)?;
+    let notices = notice::start();
+    boot.takes_notices = matches!(notices, Ok(true));
+    boot.tolerate(notices);
     let reaper = Reaper::start().during(|| "Cannot start the reaper".into())?;
     let listener = vsock::listen_on(EXEC_PORT).during(|| "Cannot listen for commands".into())?;
     let context = Context {

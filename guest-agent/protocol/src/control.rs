@@ -61,6 +61,8 @@ pub enum ToHost {
         marks: Vec<Mark>,
         /// What was left out because the image lacks something, for the log.
         warnings: Vec<Text>,
+        /// Whether the kernel takes notices, so that the host may connect to the notice port.
+        takes_notices: bool,
     },
     /// Setup failed; the guest powers off when the host closes the connection.
     Failed {
@@ -168,9 +170,10 @@ impl Message for ToHost {
                 out.u32(VERSION);
                 encode_marks(marks, out);
             }
-            Self::Ready { marks, warnings } => {
+            Self::Ready { marks, warnings, takes_notices } => {
                 encode_marks(marks, out);
                 out.list(warnings, |out, warning| warning.encode(out));
+                out.bool(*takes_notices);
             }
             Self::Failed { message } => message.encode(out),
             Self::Pong { nonce } => out.u64(*nonce),
@@ -189,7 +192,11 @@ impl Message for ToHost {
                 decode_version(body)?;
                 Ok(Self::Hello { marks: decode_marks(body)? })
             }
-            2 => Ok(Self::Ready { marks: decode_marks(body)?, warnings: body.list(MAX_WARNINGS, Text::decode)? }),
+            2 => Ok(Self::Ready {
+                marks: decode_marks(body)?,
+                warnings: body.list(MAX_WARNINGS, Text::decode)?,
+                takes_notices: body.bool()?,
+            }),
             3 => Ok(Self::Failed { message: Text::decode(body)? }),
             4 => Ok(Self::Pong { nonce: body.u64()? }),
             5 => Ok(Self::Stopped),

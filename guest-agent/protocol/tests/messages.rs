@@ -136,7 +136,8 @@ fn marks() -> impl Strategy<Value = Vec<Mark>> {
 fn control_to_host() -> impl Strategy<Value = control::ToHost> {
     prop_oneof![
         marks().prop_map(|marks| control::ToHost::Hello { marks }),
-        (marks(), vec(text(), 0..5)).prop_map(|(marks, warnings)| control::ToHost::Ready { marks, warnings }),
+        (marks(), vec(text(), 0..5), any::<bool>())
+            .prop_map(|(marks, warnings, takes_notices)| { control::ToHost::Ready { marks, warnings, takes_notices } }),
         text().prop_map(|message| control::ToHost::Failed { message }),
         vec(any::<(u16, u16)>(), 0..=control::MAX_PORTS).prop_map(|relays| control::ToHost::Relays {
             relays: relays.into_iter().map(|(port, at)| control::Relay { port, at }).collect(),

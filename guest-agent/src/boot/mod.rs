@@ -31,6 +31,8 @@ pub struct Boot {
     pub marks: Vec<Mark>,
     /// What was left out.
     pub warnings: Vec<Text>,
+    /// Whether the kernel takes notices of what changed in the shares.
+    pub takes_notices: bool,
     /// The mount of the writable disk, out of sight of the guest's programs.
     pub upper: Option<OwnedFd>,
 }

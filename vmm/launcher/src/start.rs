@@ -90,7 +90,8 @@ fn bring_up(guest: &mut Guest, setup: Setup, timeline: &Timeline) -> Result<(), 
     }
     guest.say(&ToGuest::Setup(Box::new(setup::at_this_moment(setup))))?;
     match guest.hear(BOOT_PATIENCE)? {
-        ToHost::Ready { warnings, .. } => {
+        ToHost::Ready { warnings, takes_notices, .. } => {
+            tracing::debug!(takes_notices, "The guest takes commands");
             timeline.mark("root mounted");
             for warning in warnings {
                 tracing::warn!(warning = warning.as_str(), "The guest came up incompletely");
