@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use rustix::io::Errno;
 use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, Subtree, VirtioDevice, Watch};
 use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
 use vmm_sys_util::epoll::EventSet;
@@ -11,7 +12,8 @@ use vmm_sys_util::epoll::EventSet;
 use super::notifier::Notifier;
 use super::outbox::{self, Outbox};
 use super::pool::Pool;
-use super::server::Server;
+use super::report::Monitor;
+use super::server::{Server, Treatment};
 use super::share::Share;
 use super::watch::{self, Pace};
 
@@ -20,7 +22,8 @@ pub const TAG: &str = "vmm-shares";
 
 /// Bytes of `virtio_fs_config.tag`.
 const TAG_LEN: usize = 36;
-const REQUEST_QUEUES: u32 = 1;
+/// More of them than any guest has CPUs to go with would only be memory.
+const MAX_REQUEST_QUEUES: u16 = 64;
 /// The event that requests were served elsewhere.
 const SERVED: u16 = 0;
 /// 256 pages of payload, as many as INIT grants, need a descriptor each.
@@ -78,6 +81,25 @@ impl Fs {
     pub fn notifier(&self) -> Notifier {
         self.outbox.notifier()
     }
+
+    /// Gives the guest so many queues for requests, one unless told otherwise and 64 at most. Linux deals its CPUs out to
+    /// them evenly. It is one thread that takes requests from all of them.
+    #[must_use]
+    pub fn with_request_queues(mut self, count: u16) -> Self {
+        let count = count.clamp(1, MAX_REQUEST_QUEUES);
+        self.info.queue_sizes = vec![QUEUE_SIZE; usize::from(count) + 1];
+        self
+    }
+
+    /// Tells what the server has in force, now and once the device runs.
+    pub fn monitor(&self) -> Monitor {
+        Monitor::new(&self.server)
+    }
+
+    /// How many queues for requests there are.
+    fn request_queues(&self) -> u32 {
+        u32::try_from(self.info.queue_sizes.len() - 1).unwrap_or(u32::MAX)
+    }
 }
 
 impl VirtioDevice for Fs {
@@ -86,7 +108,7 @@ impl VirtioDevice for Fs {
     }
 
     fn config(&self) -> Arc<dyn ConfigSpace> {
-        Arc::new(Space)
+        Arc::new(Space { request_queues: self.request_queues() })
     }
 
     fn subtrees(&self) -> io::Result<Vec<Subtree>> {
@@ -104,9 +126,15 @@ impl VirtioDevice for Fs {
 
     fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
         while let Some(request) = rings.pop(queue)? {
-            match self.server.lane(&request) {
-                Some(lane) => self.pool.push(lane, queue, request)?,
-                None => rings.finish(queue, request.head(), self.server.serve(&request))?,
+            match self.server.treatment(&request) {
+                Treatment::Quick => rings.finish(queue, request.head(), self.server.serve(&request))?,
+                Treatment::Slow(lane, number) => self.pool.push(lane, number, queue, request)?,
+                Treatment::CallOff(number) => {
+                    rings.finish(queue, request.head(), 0)?;
+                    if let Some((queue, request)) = self.pool.call_off(number) {
+                        rings.finish(queue, request.head(), Server::refuse(&request, Errno::INTR))?;
+                    }
+                }
             }
         }
         if let Some(notice) = self.server.sweep() {
@@ -142,12 +170,14 @@ impl VirtioDevice for Fs {
 
 /// `struct virtio_fs_config` without the notification queue's field.
 #[derive(Debug)]
-struct Space;
+struct Space {
+    request_queues: u32,
+}
 
 impl ConfigSpace for Space {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let tag = TAG.bytes().chain(std::iter::repeat(0)).take(TAG_LEN);
-        let bytes = tag.chain(REQUEST_QUEUES.to_le_bytes()).chain(std::iter::repeat(0));
+        let bytes = tag.chain(self.request_queues.to_le_bytes()).chain(std::iter::repeat(0));
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(TAG_LEN + size_of::<u32>());
         data.iter_mut().zip(bytes.skip(start)).for_each(|(to, from)| *to = from);
     }
@@ -174,12 +204,24 @@ mod tests {
     #[test]
     fn config_tells_tag_and_number_of_queues() {
         let mut bytes = [0xff; 44];
-        Space.read(0, &mut bytes);
+        let space = Space { request_queues: 1 };
+        space.read(0, &mut bytes);
         assert_eq!(bytes[..12], *b"vmm-shares\0\0");
         assert_eq!(bytes[12..], [&[0; 24][..], &[1, 0, 0, 0], &[0; 4]].concat());
         let mut queues = [0xff; 4];
-        Space.read(36, &mut queues);
+        space.read(36, &mut queues);
         assert_eq!(queues, [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn there_are_as_many_request_queues_as_asked_for_within_reason() {
+        for (asked, given) in [(0, 1), (1, 1), (4, 4), (u16::MAX, 64)] {
+            let device = Fs::new(Vec::new()).unwrap().with_request_queues(asked);
+            let mut queues = [0xff; 4];
+            device.config().read(36, &mut queues);
+            assert_eq!(u32::from_le_bytes(queues), given);
+            assert_eq!(device.info().queue_sizes, vec![1024; usize::try_from(given).unwrap() + 1]);
+        }
     }
 
     #[test]

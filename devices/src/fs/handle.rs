@@ -52,6 +52,16 @@ pub(super) enum Handle {
 /// The number for what the guest has not opened.
 pub(super) const UNOPENED: u64 = 0;
 
+/// What was open, not closed yet.
+#[derive(Debug)]
+pub(super) struct Closed(HashMap<u64, Handle>);
+
+impl Closed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// All open files and directories; their numbers are never reused.
 #[derive(Debug)]
 pub(super) struct Handles {
@@ -118,10 +128,9 @@ impl Handles {
         Ok(())
     }
 
-    /// Closes everything.
-    pub(super) fn clear(&self) {
-        let closed = std::mem::take(&mut *self.table.write().unwrap_or_else(PoisonError::into_inner));
-        drop(closed);
+    /// Forgets everything; it is closed when what is returned is dropped, which may block.
+    pub(super) fn clear(&self) -> Closed {
+        Closed(std::mem::take(&mut *self.table.write().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
@@ -146,7 +155,7 @@ mod tests {
         let third = handles.add_file(NODE, file()).unwrap();
         assert!(third != first && third != second);
         assert_eq!(handles.file(first, NODE).err(), Some(Errno::BADF));
-        handles.clear();
+        drop(handles.clear());
         assert_eq!(handles.remove(third, NODE), Err(Errno::BADF));
     }
 }

@@ -24,8 +24,9 @@ struct Table {
     limit: usize,
 }
 
+/// What is kept of one node.
 #[derive(Debug)]
-struct Slot {
+pub(super) struct Slot {
     handle: Handle,
     /// Used since somebody looked for one to close.
     is_recent: bool,
@@ -90,10 +91,9 @@ impl Implicit {
         drop(closed);
     }
 
-    /// Closes everything.
-    pub(super) fn clear(&self) {
-        let closed = self.table().shrink(0);
-        drop(closed);
+    /// Forgets everything; it is closed when what is returned is dropped, which may block.
+    pub(super) fn clear(&self) -> Vec<Slot> {
+        self.table().shrink(0)
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
         implicit.add_file(3, file());
         assert_eq!(kept(&implicit, 0..4), [2, 3]);
         assert!(implicit.table().order.len() <= 2);
-        implicit.clear();
+        drop(implicit.clear());
         assert_eq!(kept(&implicit, 0..4), [0; 0]);
     }
 

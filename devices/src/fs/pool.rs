@@ -4,6 +4,8 @@
 //! take. What waits for a disk or for another machine goes here. Jobs are in lanes: one for the slow requests of local
 //! shares, one for each share that lies on another machine, so that one that hangs stops nobody else. Threads are made by
 //! the worker when they are first needed, and so are confined as it is. Their number is bounded, the jobs' by the ring.
+//! What is served is served to its end, or as long as anybody waits for it; what only waits can be called off. (Linux 6.12's
+//! virtio-fs driver sends no INTERRUPT for either; others may.)
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -30,6 +32,8 @@ pub(super) enum Lane {
     Local,
     /// All requests of a share on another machine.
     Remote(u32),
+    /// Requests about all shares at once.
+    All,
 }
 
 /// A request that was served.
@@ -45,6 +49,8 @@ pub(super) struct Done {
 struct Job {
     queue: u16,
     request: Request,
+    /// By which it can be called off.
+    number: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +59,8 @@ struct State {
     /// Threads of each lane that have nothing to do.
     idle: BTreeMap<Lane, usize>,
     running: usize,
+    /// As many of those have been waited for in vain.
+    lost: usize,
     done: Vec<Done>,
     /// Counts resets: what was begun before one is not answered.
     era: u64,
@@ -100,6 +108,7 @@ impl Shared {
             drop(job);
             state = self.state();
             state.running -= 1;
+            state.lost = state.lost.min(state.running);
             if state.era == era {
                 state.done.push(done);
                 // Cannot overflow: the count is far below 2^64.
@@ -130,10 +139,10 @@ impl Pool {
     }
 
     /// Serves a request as soon as a thread of its lane is free.
-    pub(super) fn push(&mut self, lane: Lane, queue: u16, request: Request) -> io::Result<()> {
+    pub(super) fn push(&mut self, lane: Lane, number: Option<u64>, queue: u16, request: Request) -> io::Result<()> {
         let mut state = self.shared.state();
         let waiting = state.waiting.entry(lane).or_default();
-        waiting.push_back(Job { queue, request });
+        waiting.push_back(Job { queue, request, number });
         let is_short = waiting.len() > state.idle.get(&lane).copied().unwrap_or_default();
         drop(state);
         let threads = self.threads.entry(lane).or_default();
@@ -144,6 +153,14 @@ impl Pool {
         // Threads of all lanes wait together; those of others find nothing.
         self.shared.work.notify_all();
         Ok(())
+    }
+
+    /// Calls off a request that only waits; returns it and its queue.
+    pub(super) fn call_off(&self, number: u64) -> Option<(u16, Request)> {
+        self.shared.state().waiting.values_mut().find_map(|waiting| {
+            let place = waiting.iter().position(|job| job.number == Some(number))?;
+            waiting.remove(place).map(|job| (job.queue, job.request))
+        })
     }
 
     /// What was served since the last time.
@@ -164,10 +181,12 @@ impl Pool {
 
     fn await_rest(&self, mut state: MutexGuard<'_, State>) {
         let deadline = Instant::now() + PATIENCE;
-        while state.running > 0 {
+        while state.running > state.lost {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 tracing::warn!(requests = state.running, "The host does not answer; file requests are left behind");
+                // Nobody waits for them once more, so that resets and the end together take no longer.
+                state.lost = state.running;
                 return;
             }
             (state, _) = self.shared.rest.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);

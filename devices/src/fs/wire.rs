@@ -43,6 +43,10 @@ pub(super) mod opcode {
     pub(in super::super) const STATFS: u32 = 17;
     pub(in super::super) const RELEASE: u32 = 18;
     pub(in super::super) const FSYNC: u32 = 20;
+    pub(in super::super) const SETXATTR: u32 = 21;
+    pub(in super::super) const GETXATTR: u32 = 22;
+    pub(in super::super) const LISTXATTR: u32 = 23;
+    pub(in super::super) const REMOVEXATTR: u32 = 24;
     pub(in super::super) const INIT: u32 = 26;
     pub(in super::super) const OPENDIR: u32 = 27;
     pub(in super::super) const READDIR: u32 = 28;
@@ -189,6 +193,16 @@ message! { ReleaseIn { fh: u64, flags: u32, release_flags: u32, lock_owner: u64,
 message! { ReadIn { fh: u64, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: u32, padding: u32, } }
 message! { WriteIn { fh: u64, offset: u64, size: u32, write_flags: u32, lock_owner: u64, flags: u32, padding: u32, } }
 message! { WriteOut { size: u32, padding: u32, } }
+message! {
+    /// Followed by the name and the value.
+    SetxattrIn { size: u32, flags: u32, }
+}
+message! {
+    /// Followed by the name, for one attribute. With size 0 only the size is wanted.
+    GetxattrIn { size: u32, padding: u32, }
+}
+message! { GetxattrOut { size: u32, padding: u32, } }
+message! { InterruptIn { unique: u64, } }
 message! { FsyncIn { fh: u64, flags: u32, padding: u32, } }
 message! { LseekIn { fh: u64, offset: u64, whence: u32, padding: u32, } }
 message! { LseekOut { offset: u64, } }

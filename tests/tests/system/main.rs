@@ -1,5 +1,6 @@
 //! What the whole system must do, in both engines: see the `system_tests` library for how this runs.
 
+mod attributes;
 mod command;
 mod death;
 mod egress;
@@ -45,6 +46,8 @@ const CASES: &[Case] = cases![
     two_sides::git_status_is_stable_on_either_side,
     two_sides::git_commits_from_both_sides_at_once,
     two_sides::share_replaced_or_removed_while_in_use,
+    attributes::programs_attributes_are_kept_and_all_others_refused,
+    attributes::what_holds_in_shares_is_told_by_the_file_server,
     terminal::programs_own_the_terminal,
     user::ordinary_user_of_the_kvm_group_runs_commands,
     network::public_addresses_work_and_others_are_refused,

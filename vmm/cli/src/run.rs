@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use launcher::{Attention, Command, Dirs, Error, Network, NetworkStatus, Plan, Rule, Session, Stdio};
+use launcher::{Attention, Command, Dirs, Error, Network, NetworkStatus, Plan, Session, ShareStatus, Stdio};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm::Timeline;
 
@@ -47,7 +48,7 @@ fn start(
 ) -> Result<u8, Error> {
     let plan = &asked.plan;
     let mut session = plan.start(dirs, timeline, attention)?;
-    announce(plan, &session, &args.output)?;
+    announce(&session, &args.output)?;
     if asked.auto_publish {
         let is_quiet = args.output.quiet;
         session.mirror_ports(move |notice| {
@@ -97,27 +98,50 @@ fn execute(session: &mut Session, asked: &plan::Run, args: &RunArgs) -> Result<l
     ended
 }
 
-/// What is shared and which holes are open: the network part is what the data plane reports.
-fn announce(plan: &Plan, session: &Session, output: &OutputArgs) -> Result<(), Error> {
+/// What is shared and which holes are open, as the file server and the network stack report it.
+fn announce(session: &Session, output: &OutputArgs) -> Result<(), Error> {
     if output.quiet {
         return Ok(());
     }
-    for mount in plan.shares().filter(|mount| mount.is_moved() || **mount != plan.project) {
-        let mode = if mount.is_read_only { ", read-only" } else { "" };
-        report::note(&format!("{} is {} in the guest{mode}", mount.host.display(), mount.guest.display()));
-    }
-    for (rule, what) in [(Rule::Protect, "read-only in the guest"), (Rule::Hide, "hidden from the guest")] {
-        let paths: Vec<_> =
-            plan.guards.existing(rule, &plan.project.host).map(|path| path.display().to_string()).collect();
-        if !paths.is_empty() {
-            report::note(&format!("{what}: {}", paths.join(", ")));
-        }
-    }
+    let shares = session.shares()?;
+    share_lines(&shares).iter().for_each(|line| report::note(line));
     match session.network()? {
         None => report::note("no network"),
         Some(network) => announce_network(&network),
     }
     Ok(())
+}
+
+/// The project is named only if it is elsewhere in the guest; paths in it are told from its root on.
+fn share_lines(shares: &[ShareStatus]) -> Vec<String> {
+    let is_told = |(index, share): &(usize, &ShareStatus)| *index > 0 || share.host != share.guest;
+    let mut lines: Vec<_> = shares
+        .iter()
+        .enumerate()
+        .filter(is_told)
+        .map(|(_, share)| {
+            let mode = if share.read_only { ", read-only" } else { "" };
+            format!("{} is {} in the guest{mode}", share.host.display(), share.guest.display())
+        })
+        .collect();
+    let places = |of: fn(&ShareStatus) -> &Vec<PathBuf>| {
+        let place = |index: usize, share: &ShareStatus, path: &PathBuf| match index {
+            0 => path.display().to_string(),
+            _ => share.guest.join(path).display().to_string(),
+        };
+        let all = shares.iter().enumerate();
+        let places = all.flat_map(|(index, share)| of(share).iter().map(move |path| place(index, share, path)));
+        places.collect::<Vec<_>>().join(", ")
+    };
+    for (what, places) in [
+        ("read-only in the guest", places(|share| &share.protected)),
+        ("hidden from the guest", places(|share| &share.hidden)),
+    ] {
+        if !places.is_empty() {
+            lines.push(format!("{what}: {places}"));
+        }
+    }
+    lines
 }
 
 /// Each open hole is a line.
@@ -153,4 +177,33 @@ fn describe(plan: &Plan) {
 
 fn status_of(signal: Option<i32>) -> u8 {
     signal.and_then(|number| u8::try_from(number).ok()).map_or(report::FAILED, |number| SIGNALLED + number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(host: &str, guest: &str, read_only: bool) -> ShareStatus {
+        ShareStatus { host: host.into(), guest: guest.into(), read_only, protected: Vec::new(), hidden: Vec::new() }
+    }
+
+    #[test]
+    fn shares_and_what_holds_in_them_are_lines() {
+        let project = ShareStatus { protected: vec![".git/config".into()], ..share("/src/app", "/src/app", false) };
+        let data = ShareStatus {
+            protected: vec!["kept".into()],
+            hidden: vec!["secret".into()],
+            ..share("/data", "/mnt/data", true)
+        };
+        assert_eq!(share_lines(std::slice::from_ref(&project)), ["read-only in the guest: .git/config"]);
+        assert_eq!(
+            share_lines(&[project, data]),
+            [
+                "/data is /mnt/data in the guest, read-only",
+                "read-only in the guest: .git/config, /mnt/data/kept",
+                "hidden from the guest: /mnt/data/secret",
+            ]
+        );
+        assert_eq!(share_lines(&[share("/usr", "/workspace", false)]), ["/usr is /workspace in the guest"]);
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use launcher::{Client, Dirs, Error, Status};
+use launcher::{Client, Dirs, Error, ShareStatus, Status};
 
 use crate::{ports, which};
 
@@ -69,6 +70,8 @@ fn describe(status: &Status) -> String {
         }
     });
     put("shares", &shares.collect::<Vec<_>>());
+    put("protected", &inside(status, |share| &share.protected));
+    put("hidden", &inside(status, |share| &share.hidden));
     match &status.network {
         None => put("network", &["none".to_owned()]),
         Some(network) => {
@@ -83,6 +86,12 @@ fn describe(status: &Status) -> String {
     text
 }
 
+/// Places in the shares, as the guest names them.
+fn inside(status: &Status, of: fn(&ShareStatus) -> &Vec<PathBuf>) -> Vec<String> {
+    let places = status.shares.iter().flat_map(|share| of(share).iter().map(|path| share.guest.join(path)));
+    places.map(|path| path.display().to_string()).collect()
+}
+
 fn rough(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -94,13 +103,19 @@ fn rough(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use launcher::{NetworkStatus, ShareStatus};
+    use launcher::NetworkStatus;
 
     use super::*;
 
     #[test]
     fn a_status_shows_shares_network_and_flows() {
-        let share = |guest: &str, read_only| ShareStatus { host: "/a".into(), guest: guest.into(), read_only };
+        let share = |guest: &str, read_only| ShareStatus {
+            host: "/a".into(),
+            guest: guest.into(),
+            read_only,
+            protected: vec![".git/config".into()],
+            hidden: Vec::new(),
+        };
         let network = NetworkStatus {
             gateway: [100, 96, 0, 1].into(),
             policy: vec!["public internet".into(), "deny x.example".into()],
@@ -127,6 +142,7 @@ mod tests {
             "  engine    qemu, 2 CPUs, 2048 MiB",
             "  shares    /a (read-write)",
             "            /a -> /data (read-only)",
+            "  protected /a/.git/config",
             "  network   public internet",
             "            deny x.example",
             "            out by proxy p:1, over TCP only",

@@ -84,14 +84,6 @@ impl Guards {
         self.rules.iter().filter_map(within).collect()
     }
 
-    /// What is guarded by `rule` below `root` and exists, from there.
-    pub fn existing(&self, rule: Rule, root: &Path) -> impl Iterator<Item = &Path> {
-        let holds = self.rules.iter().filter(move |(_, held)| **held == rule);
-        holds
-            .filter(|(path, _)| path.symlink_metadata().is_ok())
-            .filter_map(move |(path, _)| path.strip_prefix(root).ok())
-    }
-
     fn push(&mut self, path: PathBuf, rule: Rule) {
         let held = self.rules.entry(path).or_insert(rule);
         *held = rule.max(*held);

@@ -11,6 +11,7 @@ mod dirs;
 mod egress;
 mod error;
 mod explain;
+mod files;
 mod guard;
 mod guest;
 mod image;

@@ -19,6 +19,7 @@ use crate::assets;
 use crate::control::Agent;
 use crate::dirs::Dirs;
 use crate::error::Error;
+use crate::files::Files;
 use crate::image::Image;
 use crate::plan::{Network as Link, Plan};
 use crate::ports::{Board, Mailbox};
@@ -32,6 +33,7 @@ const GUEST_CID: u64 = 3;
 pub(crate) struct Parts {
     pub(crate) builder: VmBuilder,
     pub(crate) vsock: VsockHost,
+    pub(crate) files: Files,
     pub(crate) network: Option<Network>,
     pub(crate) setup: Setup,
 }
@@ -45,12 +47,14 @@ impl Parts {
             Vsock::new(GUEST_CID).map_err(|source| Error::host("Creating the vsock device", source))?;
         // Nobody sets a target yet: the balloon is there for the free pages that the guest reports.
         let (balloon, _) = Balloon::new().map_err(|source| Error::host("Creating the balloon", source))?;
+        let server = shares(plan)?;
+        let files = Files::new(plan.shares().cloned().collect(), server.monitor());
         let mut builder = Vm::builder(config(plan, dirs)?)
             .device(Rng::new())
             .device(balloon)
             .device(disk(ROOT_DISK, image.into_root(), DiskAccess::ReadOnly)?)
             .device(disk(OVERLAY_DISK, overlay, DiskAccess::ReadWrite)?)
-            .device(shares(plan)?)
+            .device(server)
             .device(vsock);
         let mut network = None;
         if let Link::Policy(policy) = &plan.network {
@@ -60,7 +64,7 @@ impl Parts {
             network = Some(Network::new(gateway, plan)?);
         }
         let setup = setup::setup(plan)?;
-        Ok(Self { builder, vsock: vsock_host, network, setup })
+        Ok(Self { builder, vsock: vsock_host, files, network, setup })
     }
 }
 

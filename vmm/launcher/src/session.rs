@@ -6,7 +6,6 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use agent_protocol::bytes::{EnvVar, GuestPath, Invalid, Word};
@@ -20,10 +19,11 @@ use vmm::Timeline;
 use crate::attention::Attention;
 use crate::egress::Log;
 use crate::error::Error;
+use crate::files::Files;
 use crate::guest::Guest;
 use crate::instance::{Claim, VmId};
 use crate::ports::{Board, Mailbox, Mirror, Notice};
-use crate::remote::{NetworkStatus, Server};
+use crate::remote::{NetworkStatus, Server, ShareStatus};
 
 /// How long a guest that has said it is ready may take to accept a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +43,7 @@ pub struct Session {
     pub(crate) vsock: VsockHost,
     pub(crate) attention: Attention,
     pub(crate) timeline: Timeline,
+    pub(crate) files: Files,
     pub(crate) network: Option<Network>,
     pub(crate) log: Log,
     pub(crate) claim: Claim,
@@ -94,9 +95,12 @@ impl Session {
     /// What the network stack says is in force; nothing if there is no network.
     pub fn network(&self) -> Result<Option<NetworkStatus>, Error> {
         let Some(network) = &self.network else { return Ok(None) };
-        let report = network.board.network().report();
-        let report = report.map_err(|source| Error::host("Asking the network stack what is in force", source))?;
-        Ok(Some(NetworkStatus::of(report, self.log.lost().load(Ordering::Relaxed))))
+        NetworkStatus::ask(&network.board, &self.log.lost()).map(Some)
+    }
+
+    /// What the file server says is in force in each share, the project's first.
+    pub fn shares(&self) -> Result<Vec<ShareStatus>, Error> {
+        self.files.status()
     }
 
     /// Its name, by which other commands find it.

@@ -37,7 +37,7 @@ impl Plan {
         let claim = Claim::new(dirs, &self.project.host)?;
         let (log, audit) = Log::start(claim.state(), &claim.card().id)
             .map_err(|source| Error::host("Starting the egress log", source))?;
-        let Parts { builder, vsock, network, setup } = Parts::assemble(self, dirs, audit)?;
+        let Parts { builder, vsock, files, network, setup } = Parts::assemble(self, dirs, audit)?;
         let listener =
             vsock.listen(CONTROL_PORT).map_err(|source| Error::host("Listening for the guest agent", source))?;
         let vm = builder.engine(self.engine).timeline(timeline.clone()).build()?;
@@ -61,7 +61,7 @@ impl Plan {
         if let Some(board) = &board {
             board.begin();
         }
-        let service = Service::new(facts, board.clone(), log.lost());
+        let service = Service::new(facts, files.clone(), board.clone(), log.lost());
         let server = claim.listen().and_then(|socket| Server::start(socket, Arc::new(service)));
         let server = server.map_err(|source| Error::host("Opening the VM's socket", source))?;
         let network = board.map(|board| Network { board, mailbox });
@@ -72,6 +72,7 @@ impl Plan {
             vsock,
             attention: attention.clone(),
             timeline: timeline.clone(),
+            files,
             network,
             log,
             claim,

@@ -11,7 +11,7 @@ use seccompiler::{
 };
 
 /// What serving files takes.
-const FILES: [libc::c_long; 42] = [
+const FILES: [libc::c_long; 46] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_close,
@@ -55,6 +55,11 @@ const FILES: [libc::c_long; 42] = [
     // Watching directories through a group made before; a new one cannot be had.
     libc::SYS_fanotify_mark,
     libc::SYS_name_to_handle_at,
+    // By descriptor only: by path, Landlock would not stand in the way.
+    libc::SYS_fgetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_fremovexattr,
 ];
 
 /// What waiting, memory, clocks and threads take, of ours or of the C library's.

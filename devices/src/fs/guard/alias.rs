@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,14 @@ struct Look {
 impl Aliases {
     pub(super) fn new(root: Arc<OwnedFd>, guarded: Vec<Guarded>) -> Self {
         Self { root, guarded, seen: Mutex::default() }
+    }
+
+    pub(super) fn guarded(&self) -> &[Guarded] {
+        &self.guarded
+    }
+
+    pub(super) fn is_there(&self, path: &Path) -> bool {
+        path.as_os_str().is_empty() || open(&self.root, path, OFlags::PATH).is_some()
     }
 
     pub(super) fn rule(&self, stat: &Statx) -> Option<Rule> {

@@ -17,6 +17,7 @@ mod tests;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use self::alias::Aliases;
 use self::known::Known;
 use self::place::Places;
 pub(super) use self::place::Position;
+use super::report::GuardReport;
 
 /// What the guest may do at a place, in spite of the share's [`Access`](super::Access).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +84,17 @@ impl Guard {
     /// Where a file is by all its names.
     pub(super) fn everywhere(&self, parent: Position, name: &CStr, stat: &Statx) -> Position {
         self.found(parent, name, stat).with_rule(self.alias(stat))
+    }
+
+    /// The guarded places, each with the rule that a request there would meet.
+    pub(super) fn report(&self) -> Vec<GuardReport> {
+        let report = |Guarded { path, .. }: &Guarded| {
+            let names = path.components().map(|name| name.as_os_str().as_bytes());
+            let position = names.fold(self.places.root(), |position, name| self.places.child(position, name));
+            let rule = position.rule()?;
+            Some(GuardReport { path: path.clone(), rule, is_there: self.aliases.is_there(path) })
+        };
+        self.aliases.guarded().iter().filter_map(report).collect()
     }
 
     /// The rule for a file that has names elsewhere, if one of them is guarded.

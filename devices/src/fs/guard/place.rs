@@ -35,6 +35,10 @@ impl Position {
         self.is_guarded() || self.step != 0
     }
 
+    pub(super) fn rule(self) -> Option<Rule> {
+        self.rule
+    }
+
     /// One file in two positions: the stricter rule counts, and the way that is known.
     pub(super) fn joined(self, other: Self) -> Self {
         Self { step: if self.step == 0 { other.step } else { self.step }, rule: self.rule.max(other.rule) }

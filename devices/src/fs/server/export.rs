@@ -13,6 +13,7 @@ use rustix::process::{getegid, geteuid};
 use super::belief::Belief;
 use crate::fs::guard::{Guard, Position};
 use crate::fs::node::{Identity, Version};
+use crate::fs::report::ShareReport;
 use crate::fs::share::{Access, Owner, Ownership, Share};
 use crate::fs::wire;
 
@@ -55,12 +56,18 @@ impl Export {
         let give_to = (as_root && ownership.host != own).then_some(ownership.host);
         let root = Arc::new(root);
         let guard = Guard::new(&root, &guarded)?;
-        let is_remote = super::pace::is_remote(&root)?;
+        let is_remote = super::away::is_remote(&root)?;
         Ok(Self { index, root, access, ownership, give_to, as_root, user: own.uid, guard, is_remote })
     }
 
     pub(super) fn is_remote(&self) -> bool {
         self.is_remote
+    }
+
+    /// What is in force.
+    pub(super) fn report(&self) -> ShareReport {
+        let guarded = self.guard.as_ref().map(Guard::report).unwrap_or_default();
+        ShareReport { access: self.access, guarded }
     }
 
     /// Something in the share is protected or hidden.

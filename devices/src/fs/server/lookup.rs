@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use super::belief::Belief;
 use super::call::Call;
-use super::export::{self, device, kind, stat, stat_at};
+use super::export::{self, Export, device, kind, stat, stat_at};
 use super::reach::Parent;
 use super::{Answer, MAX_IO, Server};
 use crate::fs::name::{Name, Strings};
@@ -58,14 +58,17 @@ impl Server {
         Ok(export::entry(known.id, attr, belief))
     }
 
-    /// The root of the share that has this name.
-    pub(super) fn share_entry(&self, name: Name<'_>) -> Result<EntryOut, Errno> {
+    /// The share that has this name in the tree's own root.
+    pub(super) fn export_called(&self, name: Name<'_>) -> Result<&Export, Errno> {
         let text = name.as_c_str().to_str().map_err(|_| Errno::NOENT)?;
         let export = text.parse().ok().and_then(|index: usize| self.exports.get(index)).ok_or(Errno::NOENT)?;
         // `00` and `+0` are no names.
-        if export.index.to_string() != text {
-            return Err(Errno::NOENT);
-        }
+        if export.index.to_string() == text { Ok(export) } else { Err(Errno::NOENT) }
+    }
+
+    /// The root of the share that has this name.
+    pub(super) fn share_entry(&self, name: Name<'_>) -> Result<EntryOut, Errno> {
+        let export = self.export_called(name)?;
         let epoch = self.watcher.epoch();
         let stat = stat(&export.root)?;
         let found = self.nodes.find(share_node(export.index))?;

@@ -3,10 +3,12 @@
 //! It knows nothing of queues; everything that changes is inside tables with locks of their own, held only for moments
 //! and never across a system call, so that several queues can be served at once. Operations are grouped by file:
 //! session ([`init`]), names to nodes ([`lookup`]), attributes ([`attr`]), the tree's shape ([`tree`]), open files
-//! ([`file`]) and directories ([`directory`]). [`reach`] is the only place where host files are opened; what others do to
-//! them comes in by [`changes`].
+//! ([`file`]) and directories ([`directory`]), extended attributes ([`xattr`]). [`reach`] is the only place where host files
+//! are opened; what others do to them comes in by [`changes`]. [`pace`] says which requests may take long, [`away`] which
+//! shares.
 
 mod attr;
+mod away;
 mod belief;
 mod call;
 mod changes;
@@ -17,7 +19,9 @@ mod init;
 mod lookup;
 mod pace;
 mod reach;
+mod tally;
 mod tree;
+mod xattr;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,9 +35,13 @@ use virtio::{Request, Subtree};
 use self::call::Call;
 use self::export::{Export, kind};
 pub(super) use self::export::{stat, stat_at};
+pub(super) use self::pace::Treatment;
+pub use self::tally::Requests;
+use self::tally::Tally;
 use super::handle::Handles;
 use super::implicit::Implicit;
 use super::node::{Limits, Nodes};
+use super::report::ShareReport;
 use super::share::Share;
 use super::watch::Watcher;
 use super::wire::{self, opcode};
@@ -60,6 +68,7 @@ pub(super) struct Server {
     is_root: bool,
     /// Negotiated features; 0 until INIT.
     session: AtomicU64,
+    tally: Tally,
 }
 
 impl Server {
@@ -86,6 +95,7 @@ impl Server {
             descriptors,
             is_root: geteuid().is_root(),
             session,
+            tally: Tally::new(),
         })
     }
 
@@ -98,32 +108,44 @@ impl Server {
         self.exports.iter().map(subtree).collect()
     }
 
+    /// The requests so far.
+    pub(super) fn requests(&self) -> Requests {
+        self.tally.read()
+    }
+
+    /// What is in force in each share.
+    pub(super) fn report(&self) -> Vec<ShareReport> {
+        self.exports.iter().map(Export::report).collect()
+    }
+
     /// Serves one request and returns how many bytes were written for the guest.
     pub(super) fn serve(&self, request: &Request) -> u32 {
-        let mut head = request.writer();
         let Some((mut call, whole)) = Call::read(request.reader()) else { return 0 };
+        self.tally.count(call.header.opcode);
         if self.forget_or_interrupt(&mut call) {
             return 0;
         }
-        let Some(out) = head.split_at(size_of::<wire::OutHeader>()) else { return 0 };
-        call.out = Some(out);
-        let answer = if whole { self.answer(&mut call) } else { Err(Errno::INVAL) };
-        let (error, body) = match answer {
-            Ok(()) => (0, call.written()),
-            Err(error) => (-error.raw_os_error(), 0),
-        };
-        let len = u32::try_from(size_of::<wire::OutHeader>() + body).unwrap_or(u32::MAX);
-        let header = wire::OutHeader { len, error, unique: call.header.unique };
-        // The room was checked by `split_at`.
-        call::put(&mut head, &header).map_or(0, |()| len)
+        answer(request, call, |call| if whole { self.answer(call) } else { Err(Errno::INVAL) })
+    }
+
+    /// Answers a request with an error instead of serving it.
+    pub(super) fn refuse(request: &Request, error: Errno) -> u32 {
+        Call::read(request.reader()).map_or(0, |(call, _)| answer(request, call, |_| Err(error)))
     }
 
     /// Back to the state before INIT.
     pub(super) fn reset(&self) {
         self.end_session();
-        self.handles.clear();
-        self.implicit.clear();
+        let closed = (self.handles.clear(), self.implicit.clear());
         self.watcher.clear(|| self.nodes.clear());
+        // Closing writes to another machine what it has not got yet, and waits for it.
+        if !self.exports.iter().any(Export::is_remote) || closed.0.is_empty() && closed.1.is_empty() {
+            return;
+        }
+        let closing = std::thread::Builder::new().name("fs".into()).spawn(move || drop(closed));
+        if let Err(error) = closing {
+            tracing::warn!(%error, "No thread to close files on another machine; closing them here");
+        }
     }
 
     /// Requests that are not answered.
@@ -131,7 +153,7 @@ impl Server {
         match call.header.opcode {
             opcode::FORGET => self.forget(call),
             opcode::BATCH_FORGET => self.batch_forget(call),
-            // Nothing here waits long enough to be worth interrupting.
+            // Whom it is about has been taken out of the line, or is being served, which is left to end.
             opcode::INTERRUPT => {}
             _ => return false,
         }
@@ -179,14 +201,31 @@ impl Server {
                 self.reset();
                 Ok(())
             }
+            opcode::SETXATTR => self.setxattr(call),
+            opcode::GETXATTR => self.getxattr(call),
+            opcode::LISTXATTR => self.listxattr(call),
+            opcode::REMOVEXATTR => self.removexattr(call),
             opcode::IOCTL => Err(Errno::NOTTY),
             // Also on purpose: FLUSH (nothing is held back from the host), ACCESS (the guest's kernel judges by the
-            // attributes), extended attributes (none are stored in the user's files; offering them would cost a request
-            // for every file that `ls -l` lists or that is run) and locks (they are the guest's own affair). The
-            // driver asks once and never again.
+            // attributes) and locks (they are the guest's own affair). The driver asks once and never again.
             _ => Err(Errno::NOSYS),
         }
     }
+}
+
+/// Puts what `serve` makes of a call, and the header before it, where the answer goes.
+fn answer<'a>(request: &'a Request, mut call: Call<'a>, serve: impl FnOnce(&mut Call<'a>) -> Answer) -> u32 {
+    let mut head = request.writer();
+    let Some(out) = head.split_at(size_of::<wire::OutHeader>()) else { return 0 };
+    call.out = Some(out);
+    let (error, body) = match serve(&mut call) {
+        Ok(()) => (0, call.written()),
+        Err(error) => (-error.raw_os_error(), 0),
+    };
+    let len = u32::try_from(size_of::<wire::OutHeader>() + body).unwrap_or(u32::MAX);
+    let header = wire::OutHeader { len, error, unique: call.header.unique };
+    // The room was checked by `split_at`.
+    call::put(&mut head, &header).map_or(0, |()| len)
 }
 
 /// How many descriptors the tables may hold, out of what the process may open.

@@ -1,58 +1,75 @@
-//! Which requests may take long.
+//! Which requests may take long, and which are about others that do.
 //!
 //! Looked at before a request is served; whatever it says is believed only so far as to choose who serves it.
 
-use std::os::fd::OwnedFd;
-
-use rustix::fs::fstatfs;
-use rustix::io::Errno;
 use virtio::Request;
 
 use super::Server;
 use super::call::Call;
+use super::export::Export;
+use crate::fs::name::Strings;
 use crate::fs::pool::Lane;
-use crate::fs::wire::{ROOT, ReadIn, opcode};
+use crate::fs::wire::{InterruptIn, ROOT, ReadIn, opcode};
 
 /// Reads and writes from this size on; below, most are a copy from memory that is over before another thread is awake.
 const LARGE: u32 = 256 << 10;
 
-/// File systems whose files are on another machine or served by another program (`linux/magic.h`, `f_type`).
-const REMOTE: [u64; 7] = [
-    0x6969,      // NFS
-    0xfe53_4d42, // SMB
-    0xff53_4d42, // CIFS
-    0x6573_5546, // FUSE: sshfs and the like
-    0x0102_1997, // 9p
-    0x00c3_6400, // Ceph
-    0x5346_414f, // AFS
-];
+/// How to deal with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fs) enum Treatment {
+    /// Serve it at once.
+    Quick,
+    /// Serve it apart from others. By its number, if it has one here, it can be called off until that begins.
+    Slow(Lane, Option<u64>),
+    /// The request with this number is not wanted any more.
+    CallOff(u64),
+}
 
 impl Server {
+    /// How to deal with a request.
+    pub(in crate::fs) fn treatment(&self, request: &Request) -> Treatment {
+        let Some((mut call, _)) = Call::read(request.reader()) else { return Treatment::Quick };
+        let number = match call.header.opcode {
+            opcode::INTERRUPT => {
+                return call.take().map_or(Treatment::Quick, |InterruptIn { unique }| Treatment::CallOff(unique));
+            }
+            // A file that is not closed when it should be stays open for ever.
+            opcode::RELEASE | opcode::RELEASEDIR => None,
+            _ => Some(call.header.unique),
+        };
+        let Some(lane) = self.lane(&mut call) else { return Treatment::Quick };
+        self.tally.count_handed_over();
+        Treatment::Slow(lane, number)
+    }
+
     /// Who has to serve a request, if not whoever asks.
-    pub(in crate::fs) fn lane(&self, request: &Request) -> Option<Lane> {
-        let (mut call, _) = Call::read(request.reader())?;
+    fn lane(&self, call: &mut Call<'_>) -> Option<Lane> {
         let is_slow = match call.header.opcode {
             // These change what all others find, or are not answered.
-            opcode::INIT | opcode::DESTROY | opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT => return None,
+            opcode::INIT | opcode::DESTROY | opcode::FORGET | opcode::BATCH_FORGET => return None,
             opcode::FSYNC | opcode::FSYNCDIR | opcode::SYNCFS | opcode::COPY_FILE_RANGE | opcode::FALLOCATE => true,
             opcode::READ | opcode::WRITE => call.take::<ReadIn>().is_ok_and(|asked| asked.size >= LARGE),
             _ => false,
         };
         if call.header.nodeid == ROOT {
-            // The tree's own root asks every share.
-            let is_slow = is_slow || self.exports.iter().any(super::export::Export::is_remote);
-            return is_slow.then_some(Lane::Local);
+            return self.lane_of_root(call);
         }
         let share = self.nodes.find(call.header.nodeid).ok()?.identity.share;
         let is_remote = self.exports.get(usize::try_from(share).ok()?)?.is_remote();
         if is_remote { Some(Lane::Remote(share)) } else { is_slow.then_some(Lane::Local) }
     }
-}
 
-/// Whether what a descriptor names lies on another machine.
-pub(super) fn is_remote(root: &OwnedFd) -> Result<bool, Errno> {
-    let kind = fstatfs(root)?.f_type;
-    // The number's 32 bits may have been extended with a sign.
-    let kind = u64::try_from(kind).unwrap_or_default() & u64::from(u32::MAX);
-    Ok(REMOTE.contains(&kind))
+    /// The tree's own root asks the share it is asked about, or all of them.
+    fn lane_of_root(&self, call: &mut Call<'_>) -> Option<Lane> {
+        match call.header.opcode {
+            opcode::LOOKUP => {
+                let strings = Strings::read(&mut call.input).ok()?;
+                let export = self.export_called(strings.name().ok()?).ok()?;
+                export.is_remote().then_some(Lane::Remote(export.index))
+            }
+            opcode::READDIRPLUS => self.exports.iter().any(Export::is_remote).then_some(Lane::All),
+            opcode::SYNCFS => Some(Lane::All),
+            _ => None,
+        }
+    }
 }

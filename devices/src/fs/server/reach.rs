@@ -87,7 +87,7 @@ impl Server {
             return watched == Watched::Yes;
         }
         let note = || self.nodes.set_watched(id, Watched::Yes);
-        let is_watched = self.watcher.mark(id, identity.device, fd, super::pace::is_remote, note);
+        let is_watched = self.watcher.mark(id, identity.device, fd, super::away::lies_away, note);
         if !is_watched {
             self.nodes.set_watched(id, Watched::Refused);
         }
@@ -207,7 +207,7 @@ impl Server {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.nodes.drop_cached();
-                self.implicit.clear();
+                drop(self.implicit.clear());
                 // The guest's own limit is not what was reached.
                 open().map_err(|error| if error == Errno::MFILE { Errno::NFILE } else { error })
             }

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
+use tempfile::TempDir;
 use zerocopy::IntoBytes;
 
+use super::busy::Busy;
 use super::guest::{Guest, SHARE, libc_flags, names};
 use crate::fs::wire::{CreateIn, MINOR, ROOT, SetattrIn, opcode, set};
-use crate::fs::{Access, Guarded, Rule, Share};
+use crate::fs::{Access, GuardReport, Guarded, Rule, Share};
 
 const REFUSED: Option<Errno> = Some(Errno::ROFS);
 const EXCHANGE: u32 = 2;
@@ -26,6 +28,13 @@ fn guest() -> Guest {
 }
 
 fn guest_with(rules: &[(&str, Rule)]) -> Guest {
+    let (host, share) = guarded(rules);
+    let mut guest = Guest::serving(vec![share], host);
+    guest.init(MINOR).unwrap();
+    guest
+}
+
+fn guarded(rules: &[(&str, Rule)]) -> (TempDir, Share) {
     let host = tempfile::tempdir().unwrap();
     let root = host.path().join("0");
     fs::create_dir_all(root.join(".git/hooks")).unwrap();
@@ -37,9 +46,7 @@ fn guest_with(rules: &[(&str, Rule)]) -> Guest {
     }
     let mut share = Share::open(&root, Access::ReadWrite).unwrap();
     share.guarded = rules.iter().map(|(path, rule)| Guarded { path: PathBuf::from(path), rule: *rule }).collect();
-    let mut guest = Guest::serving(vec![share], host);
-    guest.init(MINOR).unwrap();
-    guest
+    (host, share)
 }
 
 fn node(guest: &mut Guest, path: &str) -> u64 {
@@ -214,4 +221,29 @@ fn whole_share_can_be_protected() {
     let config = node(&mut guest, ".git/config");
     assert_eq!(guest.open(config, libc_flags::RDWR).err(), REFUSED);
     assert_eq!(guest.lookup(ROOT, b"0").unwrap().nodeid, SHARE);
+}
+
+#[test]
+fn what_is_reported_is_what_a_request_meets() {
+    let (host, share) = guarded(&[
+        ("deep", Rule::Hide),
+        ("deep/secrets", Rule::Protect),
+        (".git/hooks", Rule::Protect),
+        (".envrc", Rule::Protect),
+    ]);
+    let mut guest = Busy::serving(vec![share], host);
+    let [report] = guest.monitor.shares().unwrap().try_into().unwrap();
+    assert_eq!(report.access, Access::ReadWrite);
+    let place = |path: &str, rule, is_there| GuardReport { path: path.into(), rule, is_there };
+    assert_eq!(
+        report.guarded,
+        [
+            place("deep", Rule::Hide, true),
+            place("deep/secrets", Rule::Hide, true),
+            place(".git/hooks", Rule::Protect, true),
+            place(".envrc", Rule::Protect, false),
+        ]
+    );
+    assert_eq!(guest.lookup(SHARE, b"deep").unwrap().nodeid, 0);
+    assert_eq!(guest.create(SHARE, b".envrc", 0o644).err(), REFUSED);
 }

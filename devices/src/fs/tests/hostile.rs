@@ -181,19 +181,6 @@ fn device_nodes_cannot_be_made() {
 }
 
 #[test]
-fn extended_attributes_are_not_stored() {
-    const SETXATTR: u32 = 21;
-    let mut guest = Guest::new();
-    let (file, _) = guest.create(SHARE, b"file", 0o644).unwrap();
-    let names = [&b"security.capability"[..], b"trusted.x", b"system.posix_acl_access", b"user.x", b"user.override"];
-    for name in names {
-        let body: [&[u8]; 5] = [4u32.as_bytes(), 0u32.as_bytes(), name, b"\0", b"data"];
-        assert_eq!(guest.call(SETXATTR, file.nodeid, &body), Err(Errno::NOSYS));
-    }
-    assert_eq!(rustix::fs::listxattr(guest.path("file"), &mut [0u8; 256]), Ok(0));
-}
-
-#[test]
 fn handles_belong_to_one_node_and_one_kind() {
     let mut guest = Guest::new();
     let (one, one_fh) = guest.create(SHARE, b"one", 0o644).unwrap();

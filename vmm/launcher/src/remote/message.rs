@@ -87,7 +87,7 @@ pub struct Status {
     pub cpus: u8,
     /// Memory ceiling in MiB.
     pub memory_mib: u64,
-    /// What of the host it sees.
+    /// What of the host it sees, as the file server reports it; the project first.
     pub shares: Vec<ShareStatus>,
     /// Its network, as the network stack reports it; absent if it has none.
     pub network: Option<NetworkStatus>,
@@ -102,6 +102,12 @@ pub struct ShareStatus {
     pub guest: PathBuf,
     /// Whether the host refuses every change.
     pub read_only: bool,
+    /// What in it the guest cannot change, from its root on.
+    #[serde(default)]
+    pub protected: Vec<PathBuf>,
+    /// What of it the guest does not see.
+    #[serde(default)]
+    pub hidden: Vec<PathBuf>,
 }
 
 /// What the network stack has in force.

@@ -150,8 +150,11 @@ mod tests {
     use std::io::{Read, Write};
     use std::path::Path;
 
+    use devices::fs::Fs;
+
     use super::*;
     use crate::dirs::Dirs;
+    use crate::files::Files;
     use crate::instance::{Claim, connect};
     use crate::remote::{Client, Facts, Status};
 
@@ -160,6 +163,7 @@ mod tests {
         claim: Claim,
         dirs: Dirs,
         _home: tempfile::TempDir,
+        _device: Fs,
     }
 
     fn bench() -> Bench {
@@ -177,9 +181,11 @@ mod tests {
             shares: Vec::new(),
             network: None,
         };
-        let service = Service::new(Facts::of(status), None, Arc::default());
+        let device = Fs::new(Vec::new()).unwrap();
+        let files = Files::new(Vec::new(), device.monitor());
+        let service = Service::new(Facts::of(status), files, None, Arc::default());
         let server = Server::start(claim.listen().unwrap(), Arc::new(service)).unwrap();
-        Bench { server: Some(server), claim, dirs, _home: home }
+        Bench { server: Some(server), claim, dirs, _home: home, _device: device }
     }
 
     fn exchange(bench: &Bench, line: &[u8]) -> String {

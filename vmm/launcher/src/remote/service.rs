@@ -1,13 +1,14 @@
 //! What a running VM does for whoever asks.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use netstack::{Report, Transport};
 use policy::Policy;
 
-use super::message::{NetworkStatus, PublishedPort, Request, Response, ShareStatus, Status};
+use super::message::{NetworkStatus, PublishedPort, Request, Response, Status};
+use crate::error::Error;
+use crate::files::Files;
 use crate::instance::Card;
 use crate::plan::Plan;
 use crate::ports::Board;
@@ -20,11 +21,6 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn new(card: &Card, plan: &Plan, engine: vmm::Engine) -> Self {
-        let shares = plan.shares().map(|share| ShareStatus {
-            host: text(&share.host),
-            guest: text(&share.guest),
-            read_only: share.is_read_only,
-        });
         let status = Status {
             id: card.id.clone(),
             project: card.project.clone(),
@@ -33,7 +29,7 @@ impl Facts {
             engine: format!("{engine:?}").to_lowercase(),
             cpus: plan.cpus,
             memory_mib: plan.memory.0,
-            shares: shares.collect(),
+            shares: Vec::new(),
             network: None,
         };
         Self { status }
@@ -45,23 +41,19 @@ impl Facts {
     }
 }
 
-/// JSON has no bytes that are not text.
-fn text(path: &Path) -> PathBuf {
-    path.to_string_lossy().into_owned().into()
-}
-
 /// Answers requests, from any thread.
 #[derive(Debug)]
 pub(crate) struct Service {
     facts: Facts,
+    files: Files,
     board: Option<Arc<Board>>,
     log_lines_lost: Arc<AtomicU64>,
 }
 
 impl Service {
     /// `board` is absent where there is no network.
-    pub(crate) fn new(facts: Facts, board: Option<Arc<Board>>, log_lines_lost: Arc<AtomicU64>) -> Self {
-        Self { facts, board, log_lines_lost }
+    pub(crate) fn new(facts: Facts, files: Files, board: Option<Arc<Board>>, log_lines_lost: Arc<AtomicU64>) -> Self {
+        Self { facts, files, board, log_lines_lost }
     }
 
     /// Does what is asked.
@@ -86,15 +78,19 @@ impl Service {
     }
 
     fn status(&self) -> Response {
-        let report = self.board.as_ref().map(|board| board.network().report()).transpose();
-        match report {
-            Ok(report) => {
-                let lost = self.log_lines_lost.load(Ordering::Relaxed);
-                let network = report.map(|report| NetworkStatus::of(report, lost));
-                Response::Status(Box::new(Status { network, ..self.facts.status.clone() }))
-            }
+        let status = self.files.status().and_then(|shares| {
+            let network = self.network()?;
+            Ok(Status { shares, network, ..self.facts.status.clone() })
+        });
+        match status {
+            Ok(status) => Response::Status(Box::new(status)),
             Err(error) => Response::Failed { message: error.to_string() },
         }
+    }
+
+    fn network(&self) -> Result<Option<NetworkStatus>, Error> {
+        let Some(board) = &self.board else { return Ok(None) };
+        NetworkStatus::ask(board, &self.log_lines_lost).map(Some)
     }
 }
 
@@ -107,8 +103,15 @@ fn set_policy(board: &Board, table: &policy::Table) -> Result<Response, String> 
 }
 
 impl NetworkStatus {
+    /// Asks the stack; `log_lines_lost` counts what the log missed.
+    pub(crate) fn ask(board: &Board, log_lines_lost: &AtomicU64) -> Result<Self, Error> {
+        let report = board.network().report();
+        let report = report.map_err(|source| Error::host("Asking the network stack what is in force", source))?;
+        Ok(Self::of(report, log_lines_lost.load(Ordering::Relaxed)))
+    }
+
     /// What the stack reports, and how much of it the log missed.
-    pub(crate) fn of(report: Report, log_lines_lost: u64) -> Self {
+    fn of(report: Report, log_lines_lost: u64) -> Self {
         let published = report.published.into_iter().map(|published| PublishedPort {
             bind: published.port.bind,
             guest_port: published.port.guest_port,

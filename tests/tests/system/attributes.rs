@@ -1,0 +1,128 @@
+//! Extended attributes of shared files, and what the banner and the status say of shares: from a guest and of one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rustix::fs::{XattrFlags, getxattr, listxattr, setxattr};
+use rustix::io::Errno;
+use system_tests::Stage;
+
+/// Python in an emulated machine, in the kvm engine's case inside another one.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+/// Prints a line for everything that is not as it should be.
+const CHECKS: &str = r##"
+import errno, os
+
+def refused(expected, what, *args):
+    try:
+        what(*args)
+    except OSError as error:
+        if error.errno != expected:
+            print("REFUSED ODDLY:", args, error)
+    else:
+        print("ALLOWED:", what.__name__, args)
+
+def same(found, expected):
+    if found != expected:
+        print("FAILED:", found, "is not", expected)
+
+project, data = os.getcwd(), "/data"
+open("file", "w").close()
+os.mkdir("folder")
+for path in ("file", "folder", "."):
+    os.setxattr(path, "user.one", b"1\0\xff")
+    os.setxattr(path, "user.two", b"2", os.XATTR_CREATE)
+    same(os.getxattr(path, "user.one"), b"1\0\xff")
+    same(sorted(os.listxattr(path)), ["user.one", "user.two"])
+    refused(errno.EEXIST, os.setxattr, path, "user.two", b"3", os.XATTR_CREATE)
+    os.removexattr(path, "user.two")
+    same(os.listxattr(path), ["user.one"])
+    refused(errno.ENODATA, os.getxattr, path, "user.two")
+    refused(errno.ENODATA, os.removexattr, path, "user.two")
+    for name in ("security.capability", "security.x", "trusted.overlay.opaque", "system.posix_acl_access", "other.x"):
+        refused(errno.EOPNOTSUPP, os.setxattr, path, name, b"\1\0\0\2\1\4\0\0\0\0\0\0\1\0\0\0\0\0\0\0")
+        refused(errno.EOPNOTSUPP, os.getxattr, path, name)
+    refused(errno.EPERM, os.setxattr, path, "user.containers.override_stat", b"0:0:0104755")
+    refused(errno.E2BIG, os.setxattr, path, "user.large", b"x" * 65537)
+
+os.symlink("file", "link")
+refused(errno.EPERM, lambda *args: os.setxattr(*args, follow_symlinks=False), "link", "user.x", b"1")
+same(os.getxattr("link", "user.one"), b"1\0\xff")
+
+for path in (".git/config", ".git/hooks", data + "/file", data):
+    refused(errno.EROFS, os.setxattr, path, "user.x", b"1")
+    refused(errno.EROFS, os.removexattr, path, "user.host")
+same(os.getxattr(data + "/file", "user.host"), b"kept")
+same(os.listxattr(data + "/file"), ["user.host"])
+
+same(os.system("cp -a file copy && mv copy /tmp/copy && cp -a /tmp/copy back"), 0)
+same(os.getxattr("back", "user.one"), b"1\0\xff")
+with open("program", "w") as program:
+    program.write("#!/bin/sh\nexit 7\n")
+os.chmod("program", 0o755)
+same(os.waitstatus_to_exitcode(os.system("./program")), 7)
+same(os.system("ls -l >/dev/null 2>/tmp/ls; test ! -s /tmp/ls"), 0)
+print("done")
+"##;
+
+pub fn programs_attributes_are_kept_and_all_others_refused(stage: &Stage) -> Result<()> {
+    let project = stage.project();
+    let data = stage.folder().join("data");
+    stage.make_repository(&project)?;
+    fs::create_dir(&data)?;
+    fs::write(data.join("file"), "")?;
+    setxattr(data.join("file"), "user.host", b"kept", XattrFlags::empty())?;
+    fs::write(project.join("checks.py"), CHECKS)?;
+    let mut run = stage.run("python3 checks.py");
+    run.args(["--mount", &format!("{}:/data:ro", data.display())]).patience(PATIENCE);
+    let finished = run.finish()?;
+    ensure!(finished.succeeded()? == "done", "{finished}");
+    let mut value = [0; 16];
+    let length = getxattr(project.join("file"), "user.one", &mut value[..])?;
+    ensure!(value[..length] == *b"1\0\xff", "the host has {:?}", &value[..length]);
+    // Nothing that means rights, and nothing of our own.
+    for name in ["security.capability", "trusted.overlay.opaque"] {
+        ensure!(getxattr(project.join("file"), name, &mut value[..]) == Err(Errno::NODATA), "{name}");
+    }
+    for (path, listed) in [("file", 9), ("program", 0), ("checks.py", 0), (".git/config", 0)] {
+        ensure!(listxattr(project.join(path), &mut [0u8; 256][..])? == listed, "{path} has other attributes");
+    }
+    ensure!(fs::metadata(project.join("program"))?.permissions().mode() & 0o7777 == 0o755);
+    Ok(())
+}
+
+pub fn what_holds_in_shares_is_told_by_the_file_server(stage: &Stage) -> Result<()> {
+    let project = stage.project();
+    let data = stage.folder().join("data");
+    stage.make_repository(&project)?;
+    fs::create_dir(&data)?;
+    fs::write(project.join(".env"), "SECRET=1")?;
+    let script = "touch ready; while [ ! -e enough ]; do sleep 0.1; done; rm ready enough";
+    let mut run = stage.run(script);
+    run.args(["--hide", ".env", "--protect", "absent", "--mount", &format!("{}:/data:ro", data.display())]);
+    let started = run.patience(PATIENCE).start()?;
+    let ready = project.join("ready");
+    system_tests::until("the guest", PATIENCE, || Ok(ready.exists().then_some(())))?;
+    let status = stage.vmm(["status", "--json"]).finish()?.succeeded();
+    fs::write(project.join("enough"), "")?;
+    let finished = started.finish()?;
+    finished.succeeded()?;
+    for line in [
+        format!("{} is /data in the guest, read-only", data.display()),
+        "read-only in the guest: .git/config, .git/hooks".to_owned(),
+        "hidden from the guest: .env".to_owned(),
+    ] {
+        ensure!(
+            finished.stderr.lines().any(|found| found.ends_with(&line)),
+            "{line:?} is not in the banner; {finished}"
+        );
+    }
+    let status: String = status?.split_whitespace().collect();
+    for part in [r#""read_only":true,"protected":[],"#, r#""hidden":[".env"]"#, r#"".git/hooks""#] {
+        ensure!(status.contains(part), "{part} is not in the status: {status}");
+    }
+    Ok(())
+}
