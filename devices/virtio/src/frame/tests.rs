@@ -1,4 +1,4 @@
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::*;
+use crate::LocalRings;
+use crate::test_kit::{Buffer, DATA, DriverQueue, InterruptRecorder, ram};
 
 const FRAME: [u8; 60] = [0x5a; 60];
 
@@ -181,4 +183,113 @@ fn a_port_without_a_driver_loses_frames_and_never_blocks() {
     port.send(&FrameHeader::default(), &FRAME);
     assert!(!port.is_blocked());
     assert_eq!(port.recv(&mut [0; MAX_FRAME]), None);
+}
+
+/// A port on the rings of a driver that has posted buffers of these lengths.
+struct Plugged {
+    port: Port,
+    rings: LocalRings,
+    driver: DriverQueue,
+}
+
+const RX: u16 = 0;
+const TX: u16 = 1;
+const HEAD: [u8; 14] = [0x11; 14];
+
+fn plugged(mergeable: bool, lengths: &[u32]) -> Plugged {
+    let ram = ram();
+    let [driver, transmit] = [RX, TX].map(|index| DriverQueue::new(&ram, index, 64));
+    let device_side = Vec::from([&driver, &transmit].map(|queue| queue.device_side(false)));
+    let rings = LocalRings::new(ram, device_side, Arc::new(InterruptRecorder::new(2)));
+    let mut port = Port::default();
+    port.plug(Offloads::default(), Offloads::default(), mergeable);
+    let mut plugged = Plugged { port, rings, driver };
+    plugged.post(DATA, lengths);
+    plugged
+}
+
+impl Plugged {
+    /// Posts buffers one behind the other from `address` on.
+    fn post(&mut self, mut address: u64, lengths: &[u32]) {
+        for length in lengths {
+            self.driver.send(&[Buffer::writable(address, *length)]);
+            address += u64::from(*length);
+        }
+        self.port.supply(RX, TX, &mut self.rings).unwrap();
+    }
+
+    /// Sends `payload` in place, behind a head that says how long it is.
+    fn fill(&mut self, most: usize, payload: &[u8]) -> Result<usize, Unsent> {
+        let mut head = HEAD;
+        let sent = self.port.send_filled(
+            &mut head,
+            most,
+            |writer| {
+                let room = writer.available_bytes().min(payload.len());
+                writer.write_all(&payload[..room])
+            },
+            |head, count| {
+                head[12..14].copy_from_slice(&u16::try_from(count).unwrap().to_be_bytes());
+                FrameHeader::default()
+            },
+        );
+        self.port.settle(RX, TX, &mut self.rings).unwrap();
+        sent
+    }
+
+    /// Lengths of the buffers that came back.
+    fn used(&mut self) -> Vec<u32> {
+        std::iter::from_fn(|| self.driver.used()).map(|used| used.length).collect()
+    }
+}
+
+#[test]
+fn a_frame_filled_in_place_spreads_over_buffers_and_leaves_the_rest() {
+    let mut plugged = plugged(true, &[4000, 4000, 4000]);
+    let payload: Vec<u8> = (0..5000u32).map(|index| u8::try_from(index % 251).unwrap()).collect();
+
+    assert_eq!(plugged.fill(10_000, &payload).unwrap(), 5000);
+
+    assert_eq!(plugged.used(), [4000, 1026]);
+    let bytes = plugged.driver.read(DATA, HEADER_LEN + HEAD.len() + 5000);
+    assert_eq!(bytes[..HEADER_LEN], FrameHeader::default().to_bytes(2));
+    assert_eq!(bytes[HEADER_LEN..HEADER_LEN + 14], [&[0x11; 12][..], &5000u16.to_be_bytes()].concat());
+    assert!(bytes[HEADER_LEN + 14..] == payload);
+    // The third buffer serves the next one.
+    assert_eq!(plugged.fill(100, &[7; 100]).unwrap(), 100);
+    assert_eq!(plugged.used(), [126]);
+}
+
+#[test]
+fn less_is_asked_for_than_there_is_when_buffers_are_few() {
+    let mut plugged = plugged(true, &[6000]);
+    assert_eq!(plugged.fill(60_000, &[7; 60_000]).unwrap(), 6000 - HEADER_LEN - HEAD.len());
+    assert_eq!(plugged.used(), [6000]);
+}
+
+#[test]
+fn nothing_is_sent_when_there_is_nothing_to_fill_in() {
+    let mut plugged = plugged(true, &[6000]);
+    assert_eq!(plugged.fill(1000, &[]).unwrap(), 0);
+    assert!(plugged.used().is_empty());
+    assert!(!plugged.port.is_blocked());
+}
+
+#[test]
+fn a_port_without_room_is_blocked_until_the_guest_posts_enough() {
+    let mut plugged = plugged(true, &[1000]);
+    assert!(matches!(plugged.fill(60_000, &[7; 60_000]), Err(Unsent::Blocked)));
+    plugged.post(DATA + 1000, &[1000]);
+    assert!(plugged.port.is_blocked());
+    plugged.post(DATA + 2000, &[4000]);
+    assert!(!plugged.port.is_blocked());
+    assert_eq!(plugged.fill(60_000, &[7; 60_000]).unwrap(), 6000 - HEADER_LEN - HEAD.len());
+    assert_eq!(plugged.used(), [1000, 1000, 4000]);
+}
+
+#[test]
+fn buffers_too_small_for_anything_block_nobody() {
+    let mut plugged = plugged(false, &[100]);
+    assert!(matches!(plugged.fill(60_000, &[7; 60_000]), Err(Unsent::Never)));
+    assert!(!plugged.port.is_blocked());
 }
