@@ -21,6 +21,8 @@ enum Bench {
     Net(net::CompareArgs),
     /// Run a guest behind our network stack, for the command above
     NetVm(net::VmArgs),
+    /// Succeed if guest kernels run on the hardware here, under KVM
+    Kvm,
 }
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Bench::Overhead(args) => overhead::run(&args),
         Bench::Net(args) => net::compare(&args),
         Bench::NetVm(args) => net::run_vm(&args),
+        Bench::Kvm => Ok(vmm::probe().kvm.is_usable()),
     };
     match outcome {
         Ok(is_within) if is_within => ExitCode::SUCCESS,
