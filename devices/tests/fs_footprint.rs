@@ -33,13 +33,13 @@ struct Guest {
 
 impl Guest {
     fn call(&mut self, opcode: u32, node: u64, body: &[u8]) -> Vec<u8> {
-        let len = u32::try_from(40 + body.len()).unwrap();
+        let len = u32::try_from(40 + body.len()).expect("a short request");
         let header =
             [&len.to_le_bytes()[..], &opcode.to_le_bytes(), &1_u64.to_le_bytes(), &node.to_le_bytes(), &[0; 16]];
         self.driver.write(DATA, &[&header.concat()[..], body].concat());
         let buffers = [Buffer::readable(DATA, len), Buffer::writable(ANSWER, ROOM)];
         let used = self.device.exchange(1, &mut self.driver, &buffers);
-        let answer = self.driver.read(ANSWER, usize::try_from(used.length).unwrap());
+        let answer = self.driver.read(ANSWER, wide(used.length));
         assert_eq!(answer[4..8], [0; 4], "an error");
         answer[16..].to_vec()
     }
@@ -57,11 +57,10 @@ impl Guest {
                 return folders;
             }
             while !rest.is_empty() {
-                let nodeid = u64::from_le_bytes(rest[..8].try_into().unwrap());
-                let mode = u32::from_le_bytes(rest[MODE..MODE + 4].try_into().unwrap());
+                let nodeid = u64::from_le_bytes(bytes_at(rest, 0));
+                let mode = u32::from_le_bytes(bytes_at(rest, MODE));
                 offset.copy_from_slice(&rest[ENTRY + 8..ENTRY + 16]);
-                let name =
-                    usize::try_from(u32::from_le_bytes(rest[ENTRY + 16..ENTRY + 20].try_into().unwrap())).unwrap();
+                let name = wide(u32::from_le_bytes(bytes_at(rest, ENTRY + 16)));
                 rest = &rest[ENTRY + DIRENT + name.next_multiple_of(8)..];
                 *found += usize::from(nodeid != 0);
                 if nodeid != 0 && mode & 0o170_000 == 0o040_000 {
@@ -72,23 +71,31 @@ impl Guest {
     }
 }
 
+fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    *bytes[at..].first_chunk().expect("a whole entry")
+}
+
+fn wide(length: u32) -> usize {
+    usize::try_from(length).expect("a host of 64 bits")
+}
+
 fn make_tree(root: &Path) {
     for folder in 0..FOLDERS {
         let folder = root.join(format!("a folder {folder}"));
-        fs::create_dir(&folder).unwrap();
+        fs::create_dir(&folder).expect("a new folder");
         for file in 0..FILES {
-            fs::File::create(folder.join(format!("source file {file}.rs"))).unwrap();
+            fs::File::create(folder.join(format!("source file {file}.rs"))).expect("a new file");
         }
     }
 }
 
 fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/statm").unwrap();
-    status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    let status = fs::read_to_string("/proc/self/statm").expect("statistics");
+    status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages") * 4096
 }
 
 fn descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
+    fs::read_dir("/proc/self/fd").expect("a listing").count()
 }
 
 #[test]
