@@ -1,10 +1,17 @@
 use std::fs;
+use std::io::Read;
 use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, mkdirat, openat, renameat, symlinkat, unlinkat};
+use rustix::net::{SendFlags, send};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 
 use super::*;
 
@@ -127,6 +134,35 @@ fn programs_sockets_and_executable_memory_are_refused() {
         ]
     });
     assert_eq!(did, [[false; 4]; 2]);
+}
+
+#[test]
+fn directories_are_watched_and_reported_on_by_what_was_there_before() {
+    let share = tempfile::tempdir().unwrap();
+    let flags = libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_REPORT_DIR_FID | libc::FAN_REPORT_NAME;
+    // SAFETY: takes numbers and returns a new descriptor or an error.
+    let group = || unsafe { libc::fanotify_init(flags, 0) };
+    let outer = group();
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap();
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let did = confined(vec![subtree(share.path(), true)], || {
+        let folder = openat(CWD, share.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        // SAFETY: the path is a C string, and the call keeps no pointer to it.
+        let marked = unsafe {
+            libc::fanotify_mark(outer, libc::FAN_MARK_ADD, libc::FAN_CREATE, folder.as_raw_fd(), c".".as_ptr())
+        };
+        let once = Timespec { tv_sec: 0, tv_nsec: 1 };
+        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: once };
+        [
+            marked == 0,
+            virtio::file_handle(folder.as_fd()).is_ok(),
+            timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec).is_ok(),
+            send(&here, b"x", SendFlags::NOSIGNAL).is_ok(),
+            group() < 0,
+        ]
+    });
+    assert_eq!(did, [[true; 5]; 2]);
+    there.read_exact(&mut [0; 2]).unwrap();
 }
 
 #[test]
