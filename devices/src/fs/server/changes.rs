@@ -65,7 +65,14 @@ impl Server {
     /// What to tell the guest about the changes reported since the last time.
     pub(in crate::fs) fn take_changes(&self) -> Vec<Notice> {
         let mut told = Told::default();
-        for report in self.watcher.take() {
+        let reports = self.watcher.take();
+        // Directories first: what is reported of one that has moved since is looked for where it is now.
+        for report in &reports {
+            if let Report::Moved { to: Some(to), is_directory: true, .. } = report {
+                self.note_move(to);
+            }
+        }
+        for report in reports {
             match report {
                 Report::Lost => told.stale(Notice::Everything),
                 Report::At(spot, mask) => self.tell_change(&mut told, &spot, mask),
@@ -98,8 +105,7 @@ impl Server {
 
     /// Tells what is out of date after something happened at a spot. False if the guest is not to know of it.
     fn tell_stale(&self, told: &mut Told, spot: &Spot, mask: MaskFlags) -> bool {
-        // A directory that was forgotten meanwhile, or is itself gone from where it was.
-        let Ok(parent) = self.directory(spot.directory) else { return false };
+        let Ok(parent) = self.directory(spot.directory) else { return self.tell_unreachable(told, spot) };
         if spot.name.as_c_str() == c"." {
             // The directory above tells the programs in the guest that watch it.
             told.stale(Notice::Node { node: parent.id, contents: false });
@@ -117,6 +123,28 @@ impl Server {
             told.stale(Notice::Node { node, contents: mask.intersects(OF_CONTENTS) });
         }
         true
+    }
+
+    /// Of a directory that is gone, or where nobody watches, only names can be told: they are looked up again, and with them
+    /// what they stand for. A directory the guest has forgotten is nothing to it.
+    fn tell_unreachable(&self, told: &mut Told, spot: &Spot) -> bool {
+        let Ok(found) = self.nodes.find(spot.directory) else { return false };
+        let is_hidden =
+            self.export(&found.identity).is_ok_and(|export| export.named(found.position, &spot.name).is_hidden());
+        told.stale(Notice::Node { node: spot.directory, contents: true });
+        if spot.name.as_c_str() == c"." || is_hidden {
+            return false;
+        }
+        told.stale(Notice::Entry { parent: spot.directory, name: spot.name.clone() });
+        true
+    }
+
+    /// Notes where a directory is now.
+    fn note_move(&self, to: &Spot) {
+        if let Ok(parent) = self.directory(to.directory) {
+            // Hidden or gone again, it is nowhere.
+            let _ = self.changed_entry(&parent, &to.name, true);
+        }
     }
 
     /// The node at a name, if the guest knows the file that is there now; an error if the name is hidden.

@@ -144,6 +144,26 @@ fn move_is_told_at_both_ends() {
 }
 
 #[test]
+fn change_in_a_directory_that_moves_at_once_is_told() {
+    let mut guest = Listener::deaf();
+    fs::create_dir_all(guest.path("a/b")).unwrap();
+    fs::write(guest.path("a/b/file"), b"old").unwrap();
+    guest.listen();
+    let a = guest.lookup(SHARE, b"a").unwrap().nodeid;
+    let b = guest.lookup(a, b"b").unwrap().nodeid;
+    let file = guest.lookup(b, b"file").unwrap().nodeid;
+    fs::write(guest.path("a/b/file"), b"new").unwrap();
+    fs::rename(guest.path("a"), guest.path("moved")).unwrap();
+    fs::write(guest.path("moved/b/file"), b"newer").unwrap();
+    fs::rename(guest.path("moved/b"), guest.outside("gone")).unwrap();
+    fs::write(guest.path("marker"), b"").unwrap();
+    let told = guest.told_until(&event(SHARE, "marker", MaskFlags::FAN_CREATE));
+    // Whether the file was still within reach when the worker looked for it, or only its name is told.
+    assert!(told.contains(&bytes(&node(file, true))) || told.contains(&bytes(&entry(b, "file"))));
+    assert!(told.contains(&bytes(&entry(SHARE, "moved"))) && told.contains(&bytes(&entry(a, "b"))));
+}
+
+#[test]
 fn hidden_names_are_never_told() {
     let host = tempfile::tempdir().unwrap();
     let path = host.path().join("0");
