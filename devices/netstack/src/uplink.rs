@@ -1,6 +1,9 @@
 //! Frames to the guest.
 
-use virtio::frame::{FrameHeader, MAX_FRAME, Offloads, PartialChecksum, Port, SegmentKind, Segmentation};
+use std::io;
+
+use virtio::Writer;
+use virtio::frame::{FrameHeader, MAX_FRAME, Offloads, PartialChecksum, Port, SegmentKind, Segmentation, Unsent};
 
 use crate::config::Addresses;
 use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum, fragments};
@@ -104,38 +107,34 @@ impl Uplink {
         }
     }
 
+    /// Sends a TCP segment with `headers` bytes of headers and at most `most` bytes of payload, which `fill` writes into
+    /// the guest's memory. `build` writes the headers when it is known how many there are, and gives the size of the pieces
+    /// that a large segment is to be cut into. For guests that finish checksums.
+    pub(crate) fn send_filled(
+        &mut self,
+        headers: usize,
+        most: usize,
+        fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>,
+        build: impl FnOnce(&mut [u8], usize) -> Option<u16>,
+    ) -> Result<usize, Unsent> {
+        let offloads = self.port.offloads();
+        let Some(head) = self.frame.get_mut(..ETHERNET + headers) else { return Err(Unsent::Never) };
+        self.port.send_filled(head, most, fill, |head, count| {
+            let Some(packet) = head.get_mut(ETHERNET..) else { return FrameHeader::default() };
+            let segment = build(packet, count);
+            let header = finish(packet, Built { len: headers + count, segment }, offloads);
+            write_ethertype(head);
+            header.unwrap_or_default()
+        })
+    }
+
     /// Finishes and sends the packet in `frame`.
     fn send_built(&mut self, built: Built) {
-        let Built { len, segment } = built;
         let offloads = self.port.offloads();
-        let Some(packet) = self.frame.get_mut(ETHERNET..ETHERNET.saturating_add(len)) else { return };
-        let Some(transport) = checksum::transport(packet) else { return };
-        let header_len = ETHERNET + transport.start;
-        let mut header = FrameHeader::default();
-        if transport.field == 0 {
-            // ICMP comes finished.
-        } else if offloads.checksum
-            && let (Ok(start), Ok(offset)) = (u16::try_from(header_len), u16::try_from(transport.field))
-        {
-            checksum::write_pseudo_header(packet, &transport);
-            header.checksum = Some(PartialChecksum { start, offset });
-        } else {
-            checksum::fill(packet, &transport);
-        }
-        if let Some(size) = segment {
-            let (kind, allowed) = match transport.version {
-                4 => (SegmentKind::Tcp4, offloads.tcp4_segments),
-                _ => (SegmentKind::Tcp6, offloads.tcp6_segments),
-            };
-            if !allowed {
-                tracing::debug!("Large segment for a guest that no longer takes any");
-                return;
-            }
-            header.segmentation = Some(Segmentation { kind, size });
-            header.header_len = u16::try_from(header_len + checksum::tcp_header_len(packet, &transport)).unwrap_or(0);
-        }
-        let ethertype = if transport.version == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-        self.send_frame(ethertype, len, header);
+        let Some(frame) = self.frame.get_mut(..ETHERNET.saturating_add(built.len)) else { return };
+        let Some(header) = frame.get_mut(ETHERNET..).and_then(|packet| finish(packet, built, offloads)) else { return };
+        write_ethertype(frame);
+        self.port.send(&header, frame);
     }
 
     fn send_frame(&mut self, ethertype: u16, len: usize, header: FrameHeader) {
@@ -144,5 +143,45 @@ impl Uplink {
             kind.copy_from_slice(&ethertype.to_be_bytes());
         }
         self.port.send(&header, frame);
+    }
+}
+
+/// Finishes the beginning of an IP packet, all headers at least, as far as the guest does not do it; nothing when the guest
+/// cannot take it at all.
+fn finish(packet: &mut [u8], built: Built, offloads: Offloads) -> Option<FrameHeader> {
+    let transport = checksum::transport(packet)?;
+    let header_len = ETHERNET + transport.start;
+    let mut header = FrameHeader::default();
+    if transport.field == 0 {
+        // ICMP comes finished.
+    } else if offloads.checksum
+        && let (Ok(start), Ok(offset)) = (u16::try_from(header_len), u16::try_from(transport.field))
+    {
+        checksum::write_pseudo_header(packet, built.len, &transport);
+        header.checksum = Some(PartialChecksum { start, offset });
+    } else {
+        checksum::fill(packet, &transport);
+    }
+    if let Some(size) = built.segment {
+        let (kind, allowed) = match transport.version {
+            4 => (SegmentKind::Tcp4, offloads.tcp4_segments),
+            _ => (SegmentKind::Tcp6, offloads.tcp6_segments),
+        };
+        if !allowed {
+            tracing::debug!("Large segment for a guest that no longer takes any");
+            return None;
+        }
+        header.segmentation = Some(Segmentation { kind, size });
+        header.header_len = u16::try_from(header_len + checksum::tcp_header_len(packet, &transport)).unwrap_or(0);
+    }
+    Some(header)
+}
+
+/// Says in the Ethernet header which kind of IP packet is behind it.
+fn write_ethertype(frame: &mut [u8]) {
+    let is_v4 = frame.get(ETHERNET).is_some_and(|first| first >> 4 == 4);
+    let ethertype = if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+    if let Some(kind) = frame.get_mut(12..14) {
+        kind.copy_from_slice(&ethertype.to_be_bytes());
     }
 }

@@ -4,7 +4,7 @@
 //! mapping. The guest writes the same bytes at any time; they are only ever copied, never borrowed.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use vm_memory::{GuestAddress, VolatileSlice};
 
@@ -172,6 +172,8 @@ impl<'a> Cursor<'a> {
 pub(crate) enum Transfer {
     /// `readv`: file to guest at the file's own position.
     Read,
+    /// `recvmsg` with `MSG_PEEK`: socket to guest, and what came stays in the socket.
+    Peek,
     /// `writev`: guest to file at the file's own position.
     Write,
     /// `preadv`: file to guest.
@@ -189,6 +191,7 @@ impl Transfer {
                 // SAFETY: `first` and `count` describe a live array of pieces, each of them guest RAM that the request
                 // keeps mapped; the kernel's copies tolerate the guest writing at the same time.
                 Self::Read => unsafe { libc::readv(fd, first, count) },
+                Self::Peek => peek(fd, pieces),
                 // SAFETY: as above.
                 Self::Write => unsafe { libc::writev(fd, first, count) },
                 // SAFETY: as above.
@@ -207,6 +210,16 @@ impl Transfer {
             }
         }
     }
+}
+
+fn peek(fd: RawFd, pieces: &[libc::iovec]) -> libc::ssize_t {
+    // SAFETY: a message header is plain data, for which zeroes mean that there is nothing of a kind.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_ptr().cast_mut();
+    message.msg_iovlen = pieces.len();
+    // SAFETY: the message has no name and no control data, and its pieces are as in the calls above; the kernel writes to
+    // what they point to, never to the array.
+    unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_PEEK) }
 }
 
 fn position(offset: u64) -> io::Result<libc::off_t> {

@@ -64,6 +64,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Likewise from where a look into `socket` begins ([`crate::set_peek_offset`]), and leaves there what came.
+    pub fn peek_from(&mut self, socket: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+        self.cursor.transfer(socket, count, Transfer::Peek)
+    }
+
     /// Reads up to `count` bytes of `file` (a socket, a pipe) with one system call; returns how many came.
     pub fn write_from(&mut self, file: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
         self.cursor.transfer(file, count, Transfer::Read)

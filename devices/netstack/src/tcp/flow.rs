@@ -5,8 +5,12 @@
 //! sends goes into the host's socket straight out of its frame. Only what the socket does not take is held, within the
 //! window that the guest was given, and that window stays shut until it is gone.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use virtio::Writer;
+use virtio::frame::Unsent;
 
 use super::arrival::Arrival;
 use super::held::Held;
@@ -21,6 +25,7 @@ use crate::inspect::Gate;
 use crate::intercept::FlowFacts;
 use crate::poller::Ready;
 use crate::timers::Armed;
+use crate::uplink::Uplink;
 
 /// Frames to the guest before other flows get their turn.
 const MAX_FRAMES: usize = 16;
@@ -333,21 +338,28 @@ impl Flow {
             longest if takes_large => longest - longest % mss,
             _ => mss,
         };
-        let (upstream, told, mut peeked) = (&mut self.upstream, self.told_upstream, Ok(Peeked::Nothing));
-        self.tuple.send_with(uplink, room.min(most), tcb.mss, |space| {
-            peeked = upstream.peek(offset, space, told, scratch);
-            let Ok(Peeked::Bytes { count, drained, ends }) = peeked else { return None };
-            Some((count, tcb.data_header(drained, ends || tcb.fin == Some(tcb.nxt.plus(to_u32(count))))))
-        });
-        match peeked? {
+        let room = room.min(most);
+        let peeked = if offloads.checksum && self.upstream.is_direct() {
+            send_direct(&mut self.upstream, &self.tuple, tcb, uplink, offset, room)?
+        } else {
+            let (upstream, told, mut peeked) = (&mut self.upstream, self.told_upstream, Ok(Peeked::Nothing));
+            self.tuple.send_with(uplink, room, tcb.mss, |space| {
+                peeked = upstream.peek(offset, space, told, scratch);
+                let Ok(Peeked::Bytes { count, drained, ends }) = peeked else { return None };
+                Some((count, tcb.data_header(to_u32(count), drained, ends)))
+            });
+            peeked?
+        };
+        match peeked {
             Peeked::Bytes { count, ends, .. } => {
-                let ends = ends || tcb.fin == Some(tcb.nxt.plus(to_u32(count)));
+                let ends = ends || tcb.ends_behind(to_u32(count));
                 let before = tcb.sent;
                 tcb.data_sent(to_u32(count), ends, *now);
                 self.upstream_done |= ends;
                 self.to_guest += u64::from(tcb.sent.since(before).saturating_sub(ends.into()));
                 Ok(true)
             }
+            _ if uplink.is_blocked() => Ok(false),
             // What the guest has not acknowledged must still be there.
             _ if !is_new => Err(Outcome::RemoteReset),
             Peeked::Nothing => Ok(false),
@@ -399,6 +411,35 @@ impl Flow {
             }
             _ => {}
         }
+    }
+}
+
+/// Sends one frame of what a socket has for the guest without a stop on the way.
+fn send_direct(
+    upstream: &mut Upstream,
+    tuple: &Tuple,
+    tcb: &Tcb,
+    uplink: &mut Uplink,
+    offset: usize,
+    room: usize,
+) -> Result<Peeked, Outcome> {
+    let peeked = Cell::new(Ok(Peeked::Nothing));
+    let fill = |space: &mut Writer<'_>| {
+        peeked.set(upstream.peek_into(offset, space));
+        Ok(())
+    };
+    let sent = tuple.send_filled(uplink, room, tcb.mss, fill, |count| {
+        let (drained, ends) = match peeked.get() {
+            Ok(Peeked::Bytes { drained, ends, .. }) => (drained, ends),
+            _ => (false, false),
+        };
+        tcb.data_header(to_u32(count), drained, ends)
+    });
+    match sent {
+        Ok(_) => Ok(peeked.get()?),
+        // The flow gets another turn when the guest offers buffers.
+        Err(Unsent::Blocked) => Ok(Peeked::Nothing),
+        Err(Unsent::Never | Unsent::Failed(_)) => Err(Outcome::Failed),
     }
 }
 

@@ -1,13 +1,16 @@
 //! TCP segments, read and written (RFC 9293, 3.1).
 
+use std::io;
 use std::net::SocketAddr;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpAddress, TcpControl, TcpPacket, TcpRepr};
+use virtio::Writer;
+use virtio::frame::Unsent;
 
 use super::sequence::Seq;
 use crate::uplink::{Built, Uplink};
-use crate::wire::{Packet, TCP, header_len, write_ip};
+use crate::wire::{Packet, TCP, header_len, write_ip_head};
 
 /// Linux refuses to send smaller segments, too.
 pub(super) const MIN_MSS: u16 = 48;
@@ -171,9 +174,31 @@ impl Tuple {
         });
     }
 
+    /// Likewise with a payload that goes into the guest's memory without being built here.
+    pub(super) fn send_filled(
+        &self,
+        uplink: &mut Uplink,
+        room: usize,
+        mss: u16,
+        fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>,
+        header: impl FnOnce(usize) -> Header,
+    ) -> Result<usize, Unsent> {
+        let headers = header_len(self.remote.ip()) + HEADER;
+        uplink.send_filled(headers, room, fill, |packet, count| {
+            self.write_head(packet, headers + count, &header(count));
+            (count > usize::from(mss)).then_some(mss)
+        })
+    }
+
     /// Writes all headers into a packet whose payload is in place already.
     fn write(&self, packet: &mut [u8], header: &Header) {
-        let body = write_ip(packet, self.remote.ip(), self.guest.ip(), TCP);
+        let len = packet.len();
+        self.write_head(packet, len, header);
+    }
+
+    /// Writes all headers of a packet of `len` bytes.
+    fn write_head(&self, packet: &mut [u8], len: usize, header: &Header) {
+        let body = write_ip_head(packet, len, self.remote.ip(), self.guest.ip(), TCP);
         let options = header.options.map(SynOptions::to_bytes);
         let words: u8 = if options.is_some() { 7 } else { 5 };
         let mut bytes = [0; HEADER];

@@ -229,9 +229,16 @@ impl Tcb {
         Header { sequence: self.sent, ..self.header(RST) }
     }
 
-    /// The header of bytes, all that there are for now if `drained`, with the end of the stream behind them if `ends`.
-    pub(super) fn data_header(&self, drained: bool, ends: bool) -> Header {
+    /// The header of `count` bytes, all that there are for now if `drained`, with the end of the stream behind them if
+    /// `ends`.
+    pub(super) fn data_header(&self, count: u32, drained: bool, ends: bool) -> Header {
+        let ends = ends || self.ends_behind(count);
         self.header(if drained { PSH } else { 0 } | if ends { FIN } else { 0 })
+    }
+
+    /// Whether the host's stream is known to end `count` bytes behind `nxt`.
+    pub(super) fn ends_behind(&self, count: u32) -> bool {
+        self.fin == Some(self.nxt.plus(count))
     }
 
     /// Our SYN was sent.

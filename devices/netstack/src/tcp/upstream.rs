@@ -1,13 +1,14 @@
 //! The host's half of a flow: a socket in which what is for the guest stays until the guest has it, or the resolver.
 
-use std::io::IoSliceMut;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendFlags, Shutdown, recv, recvmsg, send, shutdown, sockopt,
 };
+use virtio::Writer;
 
 use super::dns_stream::DnsStream;
 use crate::poller::Ready;
@@ -123,39 +124,56 @@ impl HostSocket {
 
     /// Looks at what there is behind the first `offset` bytes that the guest has not acknowledged.
     fn peek(&mut self, offset: usize, space: &mut [u8], scratch: &mut [u8]) -> Result<Peeked, Broken> {
-        let start = self.stale + offset;
-        loop {
-            let result = match self.position {
-                Some(_) => self.peek_at(start, space),
-                None => self.peek_behind(scratch.get_mut(..start).ok_or(Broken)?, space),
-            };
-            match result {
-                Ok(0) => return Ok(Peeked::End),
-                Ok(count) => {
-                    self.position = self.position.map(|at| at + count);
-                    let drained = self.is_tcp && count < space.len();
-                    // An end that was told before the look has nothing behind what was seen.
-                    self.readable = !drained || self.ended;
-                    return Ok(Peeked::Bytes { count, drained, ends: drained && self.ended });
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.readable = false;
-                    return Ok(Peeked::Nothing);
-                }
-                Err(_) => return Err(Broken),
+        let (start, room) = (self.stale + offset, space.len());
+        let result = match self.position {
+            Some(_) => self
+                .seek(start)
+                .and_then(|()| retry(|| recv(&self.fd, &mut *space, RecvFlags::PEEK).map(|(count, _)| count))),
+            None => {
+                let skipped = scratch.get_mut(..start).ok_or(Broken)?;
+                retry(|| self.peek_behind(&mut *skipped, &mut *space))
             }
+        };
+        self.seen(result, room)
+    }
+
+    /// Likewise, and shows it to the guest at once. Only for sockets that know where a look begins.
+    fn peek_into(&mut self, offset: usize, space: &mut Writer<'_>) -> Result<Peeked, Broken> {
+        let room = space.available_bytes();
+        let result = self.seek(self.stale + offset).and_then(|()| {
+            let errno = |error: io::Error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+            space.peek_from(self.fd.as_fd(), room).map_err(errno)
+        });
+        self.seen(result, room)
+    }
+
+    /// What came of a look at as much as fits into `room`.
+    fn seen(&mut self, result: Result<usize, Errno>, room: usize) -> Result<Peeked, Broken> {
+        match result {
+            Ok(0) => Ok(Peeked::End),
+            Ok(count) => {
+                self.position = self.position.map(|at| at + count);
+                let drained = self.is_tcp && count < room;
+                // An end that was told before the look has nothing behind what was seen.
+                self.readable = !drained || self.ended;
+                Ok(Peeked::Bytes { count, drained, ends: drained && self.ended })
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Ok(Peeked::Nothing)
+            }
+            Err(_) => Err(Broken),
         }
     }
 
-    /// Peeks where the kernel is to begin.
-    fn peek_at(&mut self, start: usize, space: &mut [u8]) -> Result<usize, Errno> {
+    /// Lets the next look begin behind `start` bytes.
+    fn seek(&mut self, start: usize) -> Result<(), Errno> {
         if self.position != Some(start) {
             let offset = i32::try_from(start).map_err(|_| Errno::OVERFLOW)?;
             virtio::set_peek_offset(&self.fd, offset).map_err(|_| Errno::NOPROTOOPT)?;
             self.position = Some(start);
         }
-        recv(&self.fd, space, RecvFlags::PEEK).map(|(count, _)| count)
+        Ok(())
     }
 
     /// Peeks from the beginning and leaves what fits into `skipped` aside.
@@ -264,6 +282,19 @@ impl Upstream {
         }
     }
 
+    /// Whether bytes can go into the guest's memory without a stop.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self, Self::Socket(HostSocket { position: Some(_), .. }))
+    }
+
+    /// Likewise, shown to the guest at once, if `is_direct`.
+    pub(super) fn peek_into(&mut self, offset: usize, space: &mut Writer<'_>) -> Result<Peeked, Broken> {
+        match self {
+            Self::Socket(socket) => socket.peek_into(offset, space),
+            Self::Resolver(_) => Ok(Peeked::Nothing),
+        }
+    }
+
     /// The guest has the first `count` bytes.
     pub(super) fn discard(&mut self, count: usize, scratch: &mut [u8]) -> Result<(), Broken> {
         match self {
@@ -280,6 +311,15 @@ impl Upstream {
         match self {
             Self::Socket(socket) => shutdown(&socket.fd, Shutdown::Write).map_err(|_| Broken),
             Self::Resolver(_) => Ok(()),
+        }
+    }
+}
+
+fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
         }
     }
 }

@@ -32,13 +32,13 @@ pub(crate) fn transport(packet: &[u8]) -> Option<Transport> {
     Some(Transport { version, protocol, start, field })
 }
 
-/// The sum of the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1).
-fn pseudo_header(packet: &[u8], transport: &Transport) -> u16 {
+/// The sum of the pseudo-header of a packet of `len` bytes that begins with `packet` (RFC 9293, 3.1; RFC 8200, 8.1).
+fn pseudo_header(packet: &[u8], len: usize, transport: &Transport) -> u16 {
     let addresses = match transport.version {
         4 => packet.get(12..20),
         _ => packet.get(8..40),
     };
-    let len = packet.len().saturating_sub(transport.start);
+    let len = len.saturating_sub(transport.start);
     let len = u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes();
     sum::combine(&[sum::data(addresses.unwrap_or_default()), sum::data(&len), u16::from(transport.protocol)])
 }
@@ -50,10 +50,10 @@ fn write(packet: &mut [u8], transport: &Transport, value: u16) {
     }
 }
 
-/// Leaves the rest of the work to whoever has the frame next.
-pub(crate) fn write_pseudo_header(packet: &mut [u8], transport: &Transport) {
+/// Leaves the rest of the work to whoever has the frame next. `packet` is the beginning of a packet of `len` bytes.
+pub(crate) fn write_pseudo_header(packet: &mut [u8], len: usize, transport: &Transport) {
     if transport.field != 0 {
-        let value = pseudo_header(packet, transport);
+        let value = pseudo_header(packet, len, transport);
         write(packet, transport, value);
     }
 }
@@ -65,7 +65,7 @@ pub(crate) fn fill(packet: &mut [u8], transport: &Transport) {
     }
     write(packet, transport, 0);
     let body = sum::data(packet.get(transport.start..).unwrap_or_default());
-    let value = !sum::combine(&[pseudo_header(packet, transport), body]);
+    let value = !sum::combine(&[pseudo_header(packet, packet.len(), transport), body]);
     // Zero would mean that there is none (RFC 768).
     let value = if transport.protocol == UDP && value == 0 { 0xffff } else { value };
     write(packet, transport, value);
@@ -77,7 +77,9 @@ pub(crate) fn is_right(packet: &[u8], transport: &Transport) -> bool {
     match transport.protocol {
         // UDP over IPv4 may go without.
         UDP if transport.version == 4 && body.get(6..8) == Some(&[0, 0]) => true,
-        TCP | UDP | ICMPV6 => sum::combine(&[pseudo_header(packet, transport), sum::data(body)]) == 0xffff,
+        TCP | UDP | ICMPV6 => {
+            sum::combine(&[pseudo_header(packet, packet.len(), transport), sum::data(body)]) == 0xffff
+        }
         _ => true,
     }
 }

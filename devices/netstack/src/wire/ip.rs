@@ -130,9 +130,21 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet<'_>, Unusable> {
 /// Writes the IP header of a packet of `packet.len()` bytes; gives the room for what follows. Addresses must be of one
 /// family.
 pub(crate) fn write_ip(packet: &mut [u8], source: IpAddr, destination: IpAddr, protocol: u8) -> &mut [u8] {
+    let len = packet.len();
+    write_ip_head(packet, len, source, destination, protocol)
+}
+
+/// Likewise for a packet of `len` bytes of which only the beginning is here.
+pub(crate) fn write_ip_head(
+    packet: &mut [u8],
+    len: usize,
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+) -> &mut [u8] {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let [len0, len1] = u16::try_from(packet.len()).unwrap_or(0).to_be_bytes();
+            let [len0, len1] = u16::try_from(len).unwrap_or(0).to_be_bytes();
             let [frag0, frag1] = DONT_FRAGMENT.to_be_bytes();
             let [s0, s1, s2, s3] = source.octets();
             let [d0, d1, d2, d3] = destination.octets();
@@ -143,7 +155,7 @@ pub(crate) fn write_ip(packet: &mut [u8], source: IpAddr, destination: IpAddr, p
             place(packet, &header)
         }
         _ => {
-            let len = u16::try_from(packet.len().saturating_sub(IPV6)).unwrap_or(0).to_be_bytes();
+            let len = u16::try_from(len.saturating_sub(IPV6)).unwrap_or(0).to_be_bytes();
             let mut header = [0; IPV6];
             header[0] = 0x60;
             header[4..6].copy_from_slice(&len);

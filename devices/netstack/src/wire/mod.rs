@@ -11,7 +11,7 @@ mod udp;
 pub(crate) use arp::answer_arp;
 pub(crate) use fragment::fragments;
 pub(crate) use icmp::{Echo, Unreachable, answer_echo, finish_discovery, unreachable};
-pub(crate) use ip::{Packet, Unusable, header_len, parse_ip, write_ip};
+pub(crate) use ip::{Packet, Unusable, header_len, parse_ip, write_ip, write_ip_head};
 pub(crate) use special::{Piece, PieceKey, Special, parse_special, plain};
 pub(crate) use udp::{UDP_HEADER, datagram, write_datagram};
 

@@ -140,3 +140,17 @@ fn zeroes_overwrite_what_was_there() {
     assert_eq!(written(&driver), b"\0\0\0\0\0\0GHIJ");
     assert_eq!(writer.write_zeroes(100), 4);
 }
+
+#[test]
+fn what_a_socket_has_is_looked_at_where_the_guest_finds_it_and_stays() {
+    let (request, driver) = scattered();
+    let (mut far, near) = UnixStream::pair().unwrap();
+    far.write_all(b"abcdefgh").unwrap();
+    crate::set_peek_offset(&near, 1).unwrap();
+    let mut writer = request.writer();
+    assert_eq!(writer.peek_from(near.as_fd(), 5).unwrap(), 5);
+    assert_eq!((writer.bytes_written(), &written(&driver)[..5]), (5, &b"bcdef"[..]));
+    let mut all = [0; 8];
+    (&near).read_exact(&mut all).unwrap();
+    assert_eq!(&all, b"abcdefgh");
+}
