@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use policy::Protocol;
@@ -16,9 +15,9 @@ use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, recvfrom, send};
 
 use crate::audit::{Outcome, Subject};
 use crate::context::{Context, Decision};
+use crate::idle::{Idle, Turns, turn};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
-use crate::timers::Armed;
 use crate::wire::{Echo, Packet, Unreachable, unreachable};
 
 /// How long a host that is not pinged any more keeps its socket.
@@ -39,9 +38,7 @@ struct Flow {
     tuple: Tuple,
     socket: OwnedFd,
     subject: Box<Subject>,
-    used: Instant,
-    armed: Armed,
-    dirty: bool,
+    idle: Idle,
     started: Instant,
     from_guest: u64,
     to_guest: u64,
@@ -50,18 +47,18 @@ struct Flow {
 pub(crate) struct EchoTable {
     flows: Slab<Flow>,
     by_tuple: HashMap<Tuple, Key>,
-    dirty: Vec<Key>,
+    turns: Turns,
     message: Box<[u8]>,
 }
 
 impl EchoTable {
     pub(crate) fn new() -> Self {
         let message = vec![0; MAX_MESSAGE].into_boxed_slice();
-        Self { flows: Slab::new(), by_tuple: HashMap::new(), dirty: Vec::new(), message }
+        Self { flows: Slab::new(), by_tuple: HashMap::new(), turns: Turns::default(), message }
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.turns.is_empty()
     }
 
     /// Takes an ICMP packet from the guest that is not for the gateway.
@@ -78,7 +75,7 @@ impl EchoTable {
             },
         };
         let Some(flow) = self.flows.get_mut(key) else { return };
-        flow.used = context.now;
+        flow.idle.used = context.now;
         flow.from_guest += u64::try_from(request.data.len()).unwrap_or(0);
         let why = match send(&flow.socket, &request.to_message(), SendFlags::NOSIGNAL) {
             Err(Errno::NETUNREACH) => Unreachable::Network,
@@ -110,17 +107,16 @@ impl EchoTable {
         };
         if self.flows.len() >= context.limits.echo_flows.max(1) {
             let flows = &mut self.flows;
-            let idlest = flows.keys().into_iter().min_by_key(|&key| flows.get_mut(key).map(|flow| flow.used))?;
+            let idlest = flows.keys().into_iter().min_by_key(|&key| flows.get_mut(key).map(|flow| flow.idle.used))?;
             context.limit_of(flows.get_mut(idlest)?.subject.number, "hosts being pinged");
             self.remove(context, idlest, Outcome::Evicted);
         }
-        let (started, armed) = (context.now, Armed::default());
-        let flow =
-            Flow { tuple, socket, subject, used: started, armed, dirty: false, started, from_guest: 0, to_guest: 0 };
+        let (started, idle) = (context.now, Idle::since(context.now));
+        let flow = Flow { tuple, socket, subject, idle, started, from_guest: 0, to_guest: 0 };
         let key = self.flows.insert(flow);
         self.by_tuple.insert(tuple, key);
         let flow = self.flows.get_mut(key)?;
-        context.timers.arm(&mut flow.armed, Owner::Echo(key).into(), context.now + IDLE);
+        flow.idle.watch(context, Owner::Echo(key), IDLE);
         if let Err(error) = context.poller.add(&flow.socket, Owner::Echo(key)) {
             tracing::warn!(%error, "Ping socket cannot be watched");
             self.remove(context, key, Outcome::Failed);
@@ -136,20 +132,16 @@ impl EchoTable {
     }
 
     fn mark(&mut self, key: Key) {
-        if let Some(flow) = self.flows.get_mut(key)
-            && !std::mem::replace(&mut flow.dirty, true)
-        {
-            self.dirty.push(key);
-        }
+        self.turns.add(key, self.flows.get_mut(key).map(|flow| &mut flow.idle));
     }
 
     /// Brings replies to the guest, as long as it takes frames.
     pub(crate) fn pump(&mut self, context: &mut Context) {
-        for key in std::mem::take(&mut self.dirty) {
-            match catch_unwind(AssertUnwindSafe(|| self.receive(context, key))) {
-                Ok(true) => {}
-                Ok(false) => self.mark(key),
-                Err(_) => {
+        for key in self.turns.take() {
+            match turn(|| self.receive(context, key)) {
+                Some(true) => {}
+                Some(false) => self.mark(key),
+                None => {
                     context.fault("An echo flow");
                     self.remove(context, key, Outcome::Failed);
                 }
@@ -160,7 +152,7 @@ impl EchoTable {
     /// Reads what a socket has; true when that was all.
     fn receive(&mut self, context: &mut Context, key: Key) -> bool {
         let Some(flow) = self.flows.get_mut(key) else { return true };
-        flow.dirty = false;
+        flow.idle.begin_turn();
         let Tuple { guest, remote, identifier } = flow.tuple;
         for _ in 0..MAX_TURNS {
             if context.uplink.is_blocked() {
@@ -174,7 +166,7 @@ impl EchoTable {
             };
             let message = self.message.get(..count).unwrap_or_default();
             let Some(reply) = Echo::reply(message, remote, identifier) else { continue };
-            flow.used = context.now;
+            flow.idle.used = context.now;
             flow.to_guest += u64::try_from(reply.data.len()).unwrap_or(0);
             context.uplink.send_packet(&reply.to_packet(remote, guest), context.mtu);
         }
@@ -183,13 +175,7 @@ impl EchoTable {
 
     pub(crate) fn on_timer(&mut self, context: &mut Context, key: Key, at: Instant) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        if !flow.armed.fired(at) {
-            return;
-        }
-        let end = flow.used + IDLE;
-        if end > context.now {
-            context.timers.arm(&mut flow.armed, Owner::Echo(key).into(), end);
-        } else {
+        if flow.idle.is_over(context, Owner::Echo(key), at, IDLE) {
             self.remove(context, key, Outcome::Idle);
         }
     }

@@ -36,6 +36,7 @@ pub mod fuzz;
 mod gateway;
 mod handle;
 mod host;
+mod idle;
 mod inspect;
 mod intercept;
 mod poller;

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use crate::audit::Subject;
+use crate::idle::Idle;
 use crate::slab::{Key, Slab};
-use crate::timers::Armed;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Tuple {
@@ -27,9 +27,7 @@ pub(super) struct Mapping {
     pub(super) tuple: Tuple,
     pub(super) upstream: Upstream,
     pub(super) subject: Box<Subject>,
-    pub(super) used: Instant,
-    pub(super) armed: Armed,
-    pub(super) dirty: bool,
+    pub(super) idle: Idle,
     pub(super) started: Instant,
     pub(super) from_guest: u64,
     pub(super) to_guest: u64,
@@ -45,9 +43,7 @@ impl Mapping {
             tuple,
             upstream,
             subject,
-            used: now,
-            armed: Armed::default(),
-            dirty: false,
+            idle: Idle::since(now),
             started: now,
             from_guest: 0,
             to_guest: 0,
@@ -127,7 +123,7 @@ impl Mappings {
     pub(super) fn touch(&mut self, key: Key, now: Instant) -> Option<&mut Mapping> {
         let mapping = self.slab.get_mut(key)?;
         self.turn += 1;
-        (mapping.used, mapping.turn) = (now, self.turn);
+        (mapping.idle.used, mapping.turn) = (now, self.turn);
         Some(mapping)
     }
 

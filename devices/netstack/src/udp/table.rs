@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use policy::Protocol;
@@ -15,6 +14,7 @@ use super::mapping::{Mapping, Mappings, Origin, Tuple, Upstream};
 use super::published::UdpPort;
 use crate::audit::Outcome;
 use crate::context::{Context, Decision};
+use crate::idle::{Turns, turn};
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
 use crate::wire::{Packet, UDP_HEADER, Unreachable};
@@ -32,7 +32,7 @@ pub(crate) struct UdpTable {
     pub(super) mappings: Mappings,
     pub(super) ports: Slab<UdpPort>,
     denied: HashMap<Tuple, Instant>,
-    dirty: Vec<Key>,
+    turns: Turns,
     pub(super) dirty_ports: Vec<Key>,
     pub(super) datagram: Box<[u8]>,
 }
@@ -51,7 +51,7 @@ impl UdpTable {
             mappings: Mappings::new(),
             ports: Slab::new(),
             denied: HashMap::new(),
-            dirty: Vec::new(),
+            turns: Turns::default(),
             dirty_ports: Vec::new(),
             datagram: vec![0; MAX_DATAGRAM].into_boxed_slice(),
         }
@@ -62,7 +62,7 @@ impl UdpTable {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        !self.dirty.is_empty() || !self.dirty_ports.is_empty()
+        !self.turns.is_empty() || !self.dirty_ports.is_empty()
     }
 
     /// Takes a packet from the guest. Questions for the resolver are given back.
@@ -147,7 +147,8 @@ impl UdpTable {
     pub(super) fn insert(&mut self, context: &mut Context, mapping: Mapping) -> Option<Key> {
         let key = self.mappings.insert(mapping);
         let mapping = self.mappings.get_mut(key)?;
-        context.timers.arm(&mut mapping.armed, Owner::Udp(key).into(), context.now + context.limits.udp_idle);
+        let patience = context.limits.udp_idle;
+        mapping.idle.watch(context, Owner::Udp(key), patience);
         if let Upstream::Socket(socket) = &mapping.upstream
             && let Err(error) = context.poller.add(socket, Owner::Udp(key))
         {
@@ -200,20 +201,16 @@ impl UdpTable {
     }
 
     fn mark(&mut self, key: Key) {
-        if let Some(mapping) = self.mappings.get_mut(key)
-            && !std::mem::replace(&mut mapping.dirty, true)
-        {
-            self.dirty.push(key);
-        }
+        self.turns.add(key, self.mappings.get_mut(key).map(|mapping| &mut mapping.idle));
     }
 
     /// Brings answers and clients' datagrams to the guest, as long as it takes frames.
     pub(crate) fn pump(&mut self, context: &mut Context) {
-        for key in std::mem::take(&mut self.dirty) {
-            match catch_unwind(AssertUnwindSafe(|| self.receive(context, key))) {
-                Ok(true) => {}
-                Ok(false) => self.mark(key),
-                Err(_) => {
+        for key in self.turns.take() {
+            match turn(|| self.receive(context, key)) {
+                Some(true) => {}
+                Some(false) => self.mark(key),
+                None => {
                     context.fault("A datagram flow");
                     self.remove(context, key, Outcome::Failed);
                 }
@@ -227,7 +224,7 @@ impl UdpTable {
     /// Reads what a mapping's socket has; true when that was all.
     fn receive(&mut self, context: &mut Context, key: Key) -> bool {
         let Some(mapping) = self.mappings.touch(key, context.now) else { return true };
-        mapping.dirty = false;
+        mapping.idle.begin_turn();
         let Tuple { guest, remote } = mapping.tuple;
         let Upstream::Socket(socket) = &mapping.upstream else { return true };
         for _ in 0..MAX_TURNS {
@@ -252,13 +249,8 @@ impl UdpTable {
 
     pub(crate) fn on_timer(&mut self, context: &mut Context, key: Key, at: Instant) {
         let Some(mapping) = self.mappings.get_mut(key) else { return };
-        if !mapping.armed.fired(at) {
-            return;
-        }
-        let end = mapping.used + context.limits.udp_idle;
-        if end > context.now {
-            context.timers.arm(&mut mapping.armed, Owner::Udp(key).into(), end);
-        } else {
+        let patience = context.limits.udp_idle;
+        if mapping.idle.is_over(context, Owner::Udp(key), at, patience) {
             self.remove(context, key, Outcome::Idle);
         }
     }
