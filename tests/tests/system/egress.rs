@@ -109,6 +109,7 @@ pub fn an_allow_list_opens_what_it_names_and_nothing_else(stage: &Stage) -> Resu
         ("6-other-port", REFUSED),
         ("7", CUT),
         ("8", CUT),
+        ("13", CUT),
         ("18", PROHIBITED),
         ("19", PROHIBITED),
         ("21", REFUSED),

@@ -5,7 +5,9 @@ mod command;
 mod death;
 mod egress;
 mod files;
+mod hostile;
 mod library;
+mod live;
 mod network;
 mod paths;
 mod ports;
@@ -58,6 +60,9 @@ const CASES: &[Case] = cases![
     egress::settings_files_decide_what_a_guest_reaches,
     egress::the_host_s_proxy_is_the_only_way_out,
     egress::bad_policies_are_refused,
+    live::an_applied_policy_cuts_what_it_no_longer_allows,
+    hostile::floods_and_crowds_are_bounded_and_others_go_on,
+    hostile::trickled_requests_reach_nobody_and_cost_nobody_else,
     ports::published_ports_status_and_log,
     ports::automatic_ports_come_and_go,
     ports::bad_and_taken_ports_are_refused_before_the_start,
