@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 /// Memory of the lab machine in MiB: its writable layer, and the guests with their page cache.
 const MEMORY: &str = "6144";
 /// How long all cases together may take in there.
-const LIMIT_SECONDS: &str = "2400";
+const LIMIT_SECONDS: &str = "4800";
 /// The same when cases do all they can (`VMM_TEST_FULL`).
 const FULL_LIMIT_SECONDS: &str = "14400";
 

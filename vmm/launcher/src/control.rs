@@ -157,11 +157,17 @@ impl Agent {
 }
 
 fn listen(listener: &VsockListener, agent: &Agent, mailbox: &Mailbox, events: &SyncSender<Event>) {
-    let Ok(stream) = listener.accept() else { return };
+    if let Ok(stream) = listener.accept() {
+        hear(&stream, agent, mailbox, events);
+    }
+}
+
+/// Takes what the agent says, for as long as it makes sense.
+pub(crate) fn hear(stream: &UnixStream, agent: &Agent, mailbox: &Mailbox, events: &SyncSender<Event>) {
     let Ok(()) = stream.try_clone().and_then(|ours| agent.connected(ours)) else { return };
     let mut frames = FrameReader::<ToHost>::new();
     loop {
-        let event = match frames.receive(&stream) {
+        let event = match frames.receive(stream) {
             Ok(Some(ToHost::Relays { relays })) => {
                 mailbox.put_relays(relays);
                 continue;

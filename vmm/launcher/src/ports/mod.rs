@@ -4,6 +4,8 @@ mod auto;
 mod board;
 mod mailbox;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use auto::Mirror;
 pub use auto::{Change, Notice};
