@@ -9,6 +9,7 @@ mod hostile;
 mod library;
 mod live;
 mod network;
+mod notices;
 mod paths;
 mod ports;
 mod refusal;
@@ -50,6 +51,7 @@ const CASES: &[Case] = cases![
     two_sides::share_replaced_or_removed_while_in_use,
     attributes::programs_attributes_are_kept_and_all_others_refused,
     attributes::what_holds_in_shares_is_told_by_the_file_server,
+    notices::the_kernel_takes_well_formed_notices_only,
     terminal::programs_own_the_terminal,
     user::ordinary_user_of_the_kvm_group_runs_commands,
     network::public_addresses_work_and_others_are_refused,

@@ -26,7 +26,7 @@ use crate::ports::{Board, Mailbox, Mirror, Notice};
 use crate::remote::{NetworkStatus, Server, ShareStatus};
 
 /// How long a guest that has said it is ready may take to accept a connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long processes in the guest get to end by themselves.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use agent_protocol::CONTROL_PORT;
 use agent_protocol::control::{ToGuest, ToHost};
+use agent_protocol::notice::NOTICE_PORT;
 use agent_protocol::setup::Setup;
+use devices::fs::Notifier;
+use devices::vsock::VsockHost;
 use netstack::Discard;
 use vmm::Timeline;
 
@@ -19,7 +22,7 @@ use crate::instance::{Claim, prune};
 use crate::machine::Parts;
 use crate::plan::Plan;
 use crate::remote::{Facts, Server, Service};
-use crate::session::{Network, Session};
+use crate::session::{CONNECT_PATIENCE, Network, Session};
 use crate::setup;
 
 /// How long a guest may take until its agent is ready; a loaded machine without KVM needs many seconds.
@@ -37,7 +40,7 @@ impl Plan {
         let claim = Claim::new(dirs, &self.project.host)?;
         let (log, audit) = Log::start(claim.state(), &claim.card().id)
             .map_err(|source| Error::host("Starting the egress log", source))?;
-        let Parts { builder, vsock, files, network, setup } = Parts::assemble(self, dirs, audit)?;
+        let Parts { builder, vsock, notifier, files, network, setup } = Parts::assemble(self, dirs, audit)?;
         let listener =
             vsock.listen(CONTROL_PORT).map_err(|source| Error::host("Listening for the guest agent", source))?;
         let vm = builder.engine(self.engine).timeline(timeline.clone()).build()?;
@@ -56,7 +59,9 @@ impl Plan {
         let control = Control::new(running, listener, agent, mailbox.clone())
             .map_err(|source| Error::host("Starting a thread", source))?;
         let mut guest = Guest::new(vm, control, attention.clone());
-        bring_up(&mut guest, setup, timeline)?;
+        if bring_up(&mut guest, setup, timeline)? {
+            tell_of_changes(&vsock, &notifier);
+        }
         let board = network.map(|network| network.board);
         if let Some(board) = &board {
             board.begin();
@@ -80,7 +85,8 @@ impl Plan {
     }
 }
 
-fn bring_up(guest: &mut Guest, setup: Setup, timeline: &Timeline) -> Result<(), Error> {
+/// Boots the guest's user space; whether its kernel takes notices of changed files.
+fn bring_up(guest: &mut Guest, setup: Setup, timeline: &Timeline) -> Result<bool, Error> {
     let unexpected = |message: &ToHost| Error::Guest {
         reason: format!("its agent spoke out of turn ({message:?})"),
         console: String::new(),
@@ -92,16 +98,23 @@ fn bring_up(guest: &mut Guest, setup: Setup, timeline: &Timeline) -> Result<(), 
     guest.say(&ToGuest::Setup(Box::new(setup::at_this_moment(setup))))?;
     match guest.hear(BOOT_PATIENCE)? {
         ToHost::Ready { warnings, takes_notices, .. } => {
-            tracing::debug!(takes_notices, "The guest takes commands");
             timeline.mark("root mounted");
             for warning in warnings {
                 tracing::warn!(warning = warning.as_str(), "The guest came up incompletely");
             }
-            Ok(())
+            Ok(takes_notices)
         }
         ToHost::Failed { message } => {
             Err(Error::Guest { reason: message.as_str().escape_debug().to_string(), console: guest.last_words() })
         }
         other => Err(unexpected(&other)),
+    }
+}
+
+/// Has the guest told of what others change in its shares. Without that it asks again all the time.
+fn tell_of_changes(vsock: &VsockHost, notifier: &Notifier) {
+    let stream = vsock.connect(NOTICE_PORT, CONNECT_PATIENCE);
+    if let Err(error) = stream.and_then(|stream| notifier.connect(stream)) {
+        tracing::warn!(%error, "The guest is not told of changes on the host: it sees them late, and files are slower");
     }
 }
