@@ -29,7 +29,7 @@ for what, sent, expected in [
     ('no header', b'x' * 15, 'EINVAL'),
     ('a length that lies', struct.pack('<IiQ', 17, 1002, 0), 'EINVAL'),
     ('an answer to a request', struct.pack('<IiQ', 16, 1002, 1), 'EINVAL'),
-    ('an unknown code', message(99), 'EOPNOTSUPP'),
+    ('an unknown code', message(99), 'ENOTSUP'),
     ('an unknown node', node(NOBODY), 'ENOENT'),
     ('half a node', message(2, b'x' * 23), 'EINVAL'),
     ('an unknown directory', entry(NOBODY, b'x'), 'ENOENT'),

@@ -32,8 +32,8 @@ pub fn initramfs(dirs: &Dirs) -> Result<Initramfs, Error> {
     INITRAMFS.open(dirs.cache()).map(Initramfs::from).map_err(|source| Error::host("Unpacking the initramfs", source))
 }
 
-fn unpack_kernel(mut to: &mut dyn Write) -> io::Result<()> {
-    zstd::stream::copy_decode(include_bytes!(env!("VMM_KERNEL_ZST")).as_slice(), &mut to)
+fn unpack_kernel(to: &mut dyn Write) -> io::Result<()> {
+    zstd::stream::copy_decode(include_bytes!(env!("VMM_KERNEL_ZST")).as_slice(), to)
 }
 
 fn unpack_initramfs(to: &mut dyn Write) -> io::Result<()> {
