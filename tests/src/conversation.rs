@@ -95,7 +95,7 @@ impl Conversation {
             self.kill();
         }
         let status = self.child.wait()?;
-        Ok(Finished::new(status, Vec::new(), read(self.stderr.take())))
+        Ok(Finished::new(status, Vec::new(), &read(self.stderr.take())))
     }
 
     fn kill(&mut self) {

@@ -220,7 +220,7 @@ impl Started {
         }
         let status = self.child.wait()?;
         let (stdout, stderr) = self.streams;
-        let finished = Finished::new(status, read(stdout), read(stderr));
+        let finished = Finished::new(status, read(stdout), &read(stderr));
         waited.with_context(|| format!("{finished}"))?;
         Ok(finished)
     }
@@ -238,11 +238,11 @@ pub struct Finished {
 }
 
 impl Finished {
-    pub(crate) fn new(status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
+    pub(crate) fn new(status: ExitStatus, stdout: Vec<u8>, stderr: &[u8]) -> Self {
         Self {
             status: status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or_default(),
             stdout,
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            stderr: String::from_utf8_lossy(stderr).into_owned(),
         }
     }
 
