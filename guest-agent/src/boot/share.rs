@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use agent_protocol::SHARES_TAG;
 use agent_protocol::setup::{Share, ShareKind};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 
 use super::mount::{Spec, make_directory, read_only};
@@ -26,7 +27,10 @@ pub(super) fn mount(shares: &[Share]) -> Result<(), Failure> {
     for share in shares {
         place(share)?;
     }
-    // Each place keeps its mount; the whole collection need not be seen.
+    // The whole collection need not be seen, but it has to stay: it owns what writes back dirty pages for every share in it.
+    // Without it, who writes to mapped files would wait for ever, and what they wrote would never reach the host.
+    let whole = openat(CWD, ALL, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    std::mem::forget(whole.during(|| format!("Cannot open {ALL}"))?);
     unmount(ALL, UnmountFlags::DETACH).during(|| format!("Cannot unmount {ALL}"))
 }
 
