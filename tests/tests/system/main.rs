@@ -12,8 +12,10 @@ mod network;
 mod notices;
 mod paths;
 mod ports;
+mod programs;
 mod refusal;
 mod sharing;
+mod suites;
 mod terminal;
 mod two_sides;
 mod user;
@@ -52,6 +54,12 @@ const CASES: &[Case] = cases![
     attributes::programs_attributes_are_kept_and_all_others_refused,
     attributes::what_holds_in_shares_is_told_by_the_file_server,
     notices::the_kernel_takes_well_formed_notices_only,
+    suites::pjdfstest_fails_only_where_it_says_why,
+    suites::fsx_finds_nothing,
+    suites::fsx_finds_nothing_while_the_host_looks_on,
+    suites::one_file_is_written_by_both_sides_in_turns,
+    programs::archives_and_copies_keep_what_they_can,
+    programs::databases_survive_their_users,
     terminal::programs_own_the_terminal,
     user::ordinary_user_of_the_kvm_group_runs_commands,
     network::public_addresses_work_and_others_are_refused,

@@ -1,0 +1,109 @@
+//! Real programs in a shared folder: what people run all day, offline. The table of cases is in `sharing`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::getuid;
+use system_tests::{Stage, User, quoted};
+
+use crate::sharing::{PATIENCE, guest, python};
+
+pub fn archives_and_copies_keep_what_they_can(stage: &Stage) -> Result<()> {
+    ensure!(getuid().is_root(), "running vmm as another user needs root; run the tests as root");
+    archives_and_copies(stage, &stage.run(""), User::Ours).context("as root")?;
+    fs::remove_dir_all(stage.project())?;
+    fs::create_dir(stage.project())?;
+    archives_and_copies(stage, &stage.as_user(User::OfKvmGroup, &stage.run(""))?, User::OfKvmGroup).context("as a user")
+}
+
+fn archives_and_copies(stage: &Stage, run: &system_tests::Invocation, user: User) -> Result<()> {
+    let mut run = run.clone();
+    // The image has no rsync: this machine's runs there with this machine's libraries.
+    run.args(["--mount", "/usr:/host:ro"]);
+    let mut guest = run.patience(PATIENCE).converse()?;
+    // Guest root who is an ordinary user on the host cannot write into a folder that this user may not write to.
+    let mode = if user == User::Ours { "0o555" } else { "0o755" };
+    let program = r##"
+import io, tarfile
+with tarfile.open("archive.tar", "w") as archive:
+    def add(name, kind=tarfile.REGTYPE, mode=0o644, owner=0, text="", link=""):
+        entry = tarfile.TarInfo("tree/" + name); entry.type = kind; entry.mode = mode; entry.uid = entry.gid = owner
+        entry.size = len(text); entry.linkname = link; entry.mtime = 1234567890
+        archive.addfile(entry, io.BytesIO(text.encode()))
+    add("", tarfile.DIRTYPE, 0o755)
+    for n in range(500): add("file%d" % n, owner=n, text="x" * n)
+    add("run", mode=0o755, owner=1000, text="#!/bin/sh\n")
+    add("private", mode=0o600, owner=33)
+    add("fixed", tarfile.DIRTYPE, MODE, 33); add("fixed/below", mode=0o444, owner=33, text="below")
+    add("hard", tarfile.LNKTYPE, link="tree/run"); add("soft", tarfile.SYMTYPE, link="run"); add("fifo", tarfile.FIFOTYPE)
+"##;
+    python(&mut guest, &program.replace("MODE", mode))?;
+    guest.does("tar -xpf archive.tar && tar -df archive.tar | grep -vE 'Uid|Gid' | (! grep .)")?;
+    guest.does(
+        "cd tree; test run -ef hard; test -L soft; test -p fifo; test $(stat -c %a:%Y private) = 600:1234567890; cd ..",
+    )?;
+    guest.does("cp -a tree copied && diff -r --no-dereference -x fifo tree copied && test $(stat -c %a:%Y copied/run) = 755:1234567890")?;
+    let rsync =
+        "/host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu /host/bin/rsync";
+    guest.does(&format!("{rsync} --version | head -1; {rsync} -aH --rsync-path=/none tree/ synced/"))?;
+    let changes = guest.does(&format!("echo more >>tree/file5; {rsync} -aHi tree/ synced/"))?;
+    ensure!(
+        changes.lines().count() == 1 && changes.contains("file5"),
+        "the second rsync copies more than what changed: {changes}"
+    );
+    guest.does("test synced/run -ef synced/hard; chmod -R u+w tree copied synced; rm -r copied synced")?;
+    guest.leave()?;
+    let (uid, gid) = user.ids();
+    let tree = stage.project().join("tree");
+    for (name, mode) in [("file499", 0o644), ("run", 0o755), ("private", 0o600), ("fifo", 0o644)] {
+        let found = fs::symlink_metadata(tree.join(name))?;
+        ensure!((found.uid(), found.gid()) == (uid, gid), "{name} belongs to {}:{}", found.uid(), found.gid());
+        ensure!(found.permissions().mode() & 0o7777 == mode, "{name} has mode {:o}", found.permissions().mode());
+    }
+    Ok(())
+}
+
+/// Several processes on one database, some of which die in the middle of a transaction.
+pub fn databases_survive_their_users(stage: &Stage) -> Result<()> {
+    let mut guest = guest(stage, &[])?;
+    let program = r#"
+import os, random, signal, sqlite3, sys, time
+mode, ROUNDS, WORKERS = sys.argv[1], 40, 3
+name = "bank-" + mode
+def connect():
+    c = sqlite3.connect(name, timeout=60, isolation_level=None); c.execute("pragma synchronous=full"); return c
+c = connect(); c.execute("pragma journal_mode=" + mode)
+c.execute("create table account (id integer primary key, amount integer)")
+c.execute("begin"); c.executemany("insert into account values (?, 100)", ((n,) for n in range(50))); c.execute("commit"); c.close()
+def work(seed, dies):
+    chance = random.Random(seed); c = connect()
+    for n in range(ROUNDS):
+        c.execute("begin immediate")
+        a, b = chance.sample(range(50), 2)
+        c.execute("update account set amount = amount - 7 where id = ?", (a,))
+        if dies and n == ROUNDS // 2: os.kill(os.getpid(), signal.SIGKILL)
+        c.execute("update account set amount = amount + 7 where id = ?", (b,))
+        c.execute("commit")
+        assert c.execute("select sum(amount) from account").fetchone() == (5000,)
+    os._exit(0)
+children = []
+for seed in range(WORKERS):
+    child = os.fork()
+    if child == 0:
+        try: work(seed, seed == 0)
+        finally: os._exit(1)
+    children.append(child)
+ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+assert ends == [-9, 0, 0], ends
+c = connect()
+assert c.execute("select sum(amount) from account").fetchone() == (5000,)
+assert c.execute("pragma integrity_check").fetchone() == ("ok",)
+"#;
+    for mode in ["wal", "delete"] {
+        guest.does(&format!("python3 -c {} {mode}", quoted(program))).context(mode)?;
+    }
+    guest.leave()?;
+    ensure!(fs::read(stage.project().join("bank-wal"))?.starts_with(b"SQLite format 3"));
+    Ok(())
+}
