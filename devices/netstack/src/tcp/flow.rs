@@ -30,7 +30,7 @@ use crate::uplink::Uplink;
 /// Frames to the guest before other flows get their turn.
 const MAX_FRAMES: usize = 16;
 /// Bytes taken before the guest hears of it in the middle of a batch of frames, so that it need not stop for that.
-const ACKNOWLEDGE_EVERY: u32 = 128 << 10;
+const ACKNOWLEDGE_EVERY: u32 = 256 << 10;
 /// Room for a guest whose bytes are looked into.
 const INSPECTED_WINDOW: u32 = 64 << 10;
 /// How long the guest waits for the host's proxy.

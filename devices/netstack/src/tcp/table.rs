@@ -249,6 +249,10 @@ impl TcpTable {
 
     /// Where a connection begins: a clock of 4 microseconds for each tuple, which nobody can set theirs by (RFC 9293, 3.4.1).
     fn first_sequence(&self, context: &Context, tuple: &Tuple) -> Seq {
+        if cfg!(feature = "fuzz") {
+            // A script gets past a handshake only if it can know what it has to acknowledge.
+            return Seq(0);
+        }
         let ticks = context.now.saturating_duration_since(context.epoch).as_micros() / 4;
         let low = |value: u64| u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0);
         Seq(low(self.secret.hash_one(tuple))).plus(low(u64::try_from(ticks).unwrap_or(0)))
