@@ -18,6 +18,11 @@
 //! mapping, a file counts as changed when the mapping ends. A directory the *host's* user moves out of a share stays
 //! reachable for a guest that works in it, as it would for any process.
 //!
+//! Extended attributes of programs (`user.*`) are kept for a guest's kernel that asks for no others; what else Linux keeps
+//! there means rights on the host, and is not supported. A request that may take long holds up only requests of its kind, one on a network file system only those of
+//! its share: if that hangs, the other shares go on and the device can be stopped. What is answered is done: FSYNC is
+//! answered when the host's file has been synced, with the host's error if it has not.
+//!
 //! The host's permissions are those of the process's user: the guest's root cannot write what that user cannot. How many
 //! files can be open depends on the process's descriptor limit at the time of [`Fs::new`]; raise it before.
 

@@ -85,6 +85,8 @@ pub(super) mod feature {
     pub(in super::super) const NO_EXPORT_SUPPORT: u64 = 1 << 38;
     /// Of our kernel: understands [`super::ATTR_NO_OPEN`].
     pub(in super::super) const ATTR_NO_OPEN: u64 = 1 << 62;
+    /// Not upstream's: the driver asks for attributes of programs only (`user.*`).
+    pub(in super::super) const ONLY_USER_XATTR: u64 = 1 << 61;
 }
 
 /// What a message that nobody asked for is about (`enum fuse_notify_code`), and its flags.

@@ -5,6 +5,7 @@ mod command;
 mod death;
 mod egress;
 mod files;
+mod hanging;
 mod hostile;
 mod library;
 mod live;
@@ -60,6 +61,7 @@ const CASES: &[Case] = cases![
     suites::one_file_is_written_by_both_sides_in_turns,
     programs::archives_and_copies_keep_what_they_can,
     programs::databases_survive_their_users,
+    hanging::share_that_hangs_leaves_the_rest_alone_and_lets_the_vm_end,
     terminal::programs_own_the_terminal,
     user::ordinary_user_of_the_kvm_group_runs_commands,
     network::public_addresses_work_and_others_are_refused,

@@ -25,7 +25,8 @@ const FEATURES: u64 = feature::ASYNC_READ
     | feature::HANDLE_KILLPRIV_V2
     | feature::INIT_EXT
     | feature::NO_EXPORT_SUPPORT
-    | feature::ATTR_NO_OPEN;
+    | feature::ATTR_NO_OPEN
+    | feature::ONLY_USER_XATTR;
 
 /// Not a feature of the protocol: marks a session that negotiated none.
 const STARTED: u64 = 1 << 63;
@@ -86,6 +87,15 @@ impl Server {
     /// Whether the guest's kernel takes roots of other file systems for what they are.
     pub(super) fn has_submounts(&self) -> bool {
         self.session.load(Ordering::Acquire) & feature::SUBMOUNTS != 0
+    }
+}
+
+impl Server {
+    /// Whether extended attributes are served: to a driver that asks for what programs keep and for nothing else. Any other would ask
+    /// for `security.capability` before every single write, shares being mounts within a mount (Linux does not carry SB_NOSEC
+    /// over to those), and is told once that there are none.
+    pub(super) fn has_attributes(&self) -> bool {
+        self.session.load(Ordering::Acquire) & feature::ONLY_USER_XATTR != 0
     }
 }
 

@@ -23,6 +23,7 @@ mod tally;
 mod tree;
 mod xattr;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
@@ -135,6 +136,11 @@ impl Server {
 
     /// Back to the state before INIT.
     pub(super) fn reset(&self) {
+        if self.is_in_session() {
+            let Requests { by_opcode, handed_over } = self.requests();
+            let sent = (0..).zip(by_opcode).filter(|(_, count)| *count > 0).collect::<BTreeMap<u32, u64>>();
+            tracing::debug!(?sent, handed_over, "The guest's session ends; requests by opcode");
+        }
         self.end_session();
         let closed = (self.handles.clear(), self.implicit.clear());
         self.watcher.clear(|| self.nodes.clear());
@@ -201,10 +207,10 @@ impl Server {
                 self.reset();
                 Ok(())
             }
-            opcode::SETXATTR => self.setxattr(call),
-            opcode::GETXATTR => self.getxattr(call),
-            opcode::LISTXATTR => self.listxattr(call),
-            opcode::REMOVEXATTR => self.removexattr(call),
+            opcode::SETXATTR if self.has_attributes() => self.setxattr(call),
+            opcode::GETXATTR if self.has_attributes() => self.getxattr(call),
+            opcode::LISTXATTR if self.has_attributes() => self.listxattr(call),
+            opcode::REMOVEXATTR if self.has_attributes() => self.removexattr(call),
             opcode::IOCTL => Err(Errno::NOTTY),
             // Also on purpose: FLUSH (nothing is held back from the host), ACCESS (the guest's kernel judges by the
             // attributes) and locks (they are the guest's own affair). The driver asks once and never again.

@@ -2,8 +2,8 @@
 //!
 //! The server itself stores none and believes none. All other namespaces are unsupported, whatever the file: nothing that
 //! means rights on the host (`security.*`, `trusted.*`, access control lists) is written there, and the guest's kernel,
-//! which asks for some of them on its own, has its answer without a system call. Before it writes to a file whose attributes it
-//! has just learned, it asks for `security.capability`; HANDLE_KILLPRIV_V2 keeps it from asking at every further write.
+//! which asks for some of them on its own, has its answer without a system call. Even that is too much for a kernel that asks
+//! before every write: see [`Server::has_attributes`].
 
 use std::ffi::CStr;
 use std::io::{Read, Write};

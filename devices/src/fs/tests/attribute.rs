@@ -6,7 +6,7 @@ use rustix::fs::{CWD, Mode, OFlags, XattrFlags, getxattr, listxattr, openat, set
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use super::guest::{Guest, SHARE};
+use super::guest::{Guest, SHARE, folders};
 use crate::fs::wire::{GetxattrIn, MINOR, ROOT, SetxattrIn, opcode};
 use crate::fs::{Access, Guarded, Rule, Share};
 
@@ -210,4 +210,19 @@ fn host_without_attributes_says_so() {
     assert_eq!(guest.setxattr(SHARE, b"user.x", b"1", 0), Err(Errno::OPNOTSUPP));
     assert_eq!(guest.getxattr(SHARE, b"user.x", 8), Err(Errno::OPNOTSUPP));
     assert_eq!(guest.listxattr(SHARE, 64), Ok(Vec::new()));
+}
+
+#[test]
+fn driver_that_would_ask_before_every_write_is_told_once_that_there_are_none() {
+    const ONLY_USER_XATTR: u64 = 1 << 61;
+    let (host, shares) = folders(&[Access::ReadWrite]);
+    let mut guest = Guest::serving(shares, host);
+    guest.init_with(MINOR, u64::MAX & !ONLY_USER_XATTR).unwrap();
+    let file = guest.create(SHARE, b"file", 0o644).unwrap().0.nodeid;
+    for name in [&b"security.capability"[..], b"user.x"] {
+        assert_eq!(guest.getxattr(file, name, 0), Err(Errno::NOSYS));
+        assert_eq!(guest.setxattr(file, name, b"1", 0), Err(Errno::NOSYS));
+        assert_eq!(guest.removexattr(file, name), Err(Errno::NOSYS));
+    }
+    assert_eq!(guest.listxattr(file, 0), Err(Errno::NOSYS));
 }
