@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::goal::{self, Goal};
-use super::guest::Guest;
+use super::guest::{Guest, Refusal};
 use super::peer::{self, port};
 use super::plan::{self, Metric};
 use super::samples::Samples;
@@ -72,26 +72,23 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut samples = Samples::default();
     for round in 0..=args.rounds {
         for (command, metrics) in plan::round(args.seconds, args.requests) {
-            for arm in turns(args, round) {
-                let numbers = measure(&mut guests, arm, &command, &metrics)?;
+            let numbers: Result<Vec<_>, _> =
+                turns(args, round).map(|arm| Ok((arm, measure(&mut guests, arm, &command, &metrics)?))).collect();
+            match numbers {
                 // The first round warms up.
-                if round > 0 {
-                    numbers.into_iter().for_each(|(metric, number)| samples.add(metric, arm, number));
-                }
+                Ok(_) if round == 0 => {}
+                Ok(numbers) => numbers.iter().for_each(|(arm, numbers)| samples.add_all(arm, numbers)),
+                Err(error) => give_up(error)?,
             }
         }
         eprintln!("==> round {round} of {}", args.rounds);
     }
     for round in 1..=if args.idle > 0 { args.idle_rounds } else { 0 } {
         for arm in turns(args, round) {
-            let mut numbers = bulk(args, &mut guests, arm, plan::ALONE)?;
-            let before = memory(args, arm)?;
-            measure(&mut guests, arm, &format!("open {}", args.idle), &[])?;
-            if let (Some(before), Some(after)) = (before, memory(args, arm)?) {
-                samples.add(plan::PER_FLOW, arm, to_f64(after.saturating_sub(before)) / to_f64(args.idle));
+            match crowd(args, &mut guests, arm) {
+                Ok(numbers) => samples.add_all(arm, &numbers),
+                Err(error) => give_up(error)?,
             }
-            numbers.extend(bulk(args, &mut guests, arm, plan::CROWDED)?);
-            numbers.into_iter().for_each(|(metric, number)| samples.add(metric, arm, number));
             measure(&mut guests, arm, "close", &[])?;
             held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
@@ -99,6 +96,27 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     print(args, &samples)?;
     Ok(true)
+}
+
+/// What a guest could not measure is left out of all arms, so that rounds stay comparable; a guest that is gone ends it.
+fn give_up(error: anyhow::Error) -> anyhow::Result<()> {
+    if !error.is::<Refusal>() {
+        return Err(error);
+    }
+    eprintln!("==> left out: {error:#}");
+    Ok(())
+}
+
+/// Bulk alone, and bulk among idle connections, which are open afterwards, and what one of those costs.
+fn crowd(args: &Args, guests: &mut BTreeMap<String, Guest>, arm: &str) -> anyhow::Result<Vec<(Metric, f64)>> {
+    let mut numbers = bulk(args, guests, arm, plan::ALONE)?;
+    let before = memory(args, arm)?;
+    measure(guests, arm, &format!("open {}", args.idle), &[])?;
+    if let (Some(before), Some(after)) = (before, memory(args, arm)?) {
+        numbers.push((plan::PER_FLOW, to_f64(after.saturating_sub(before)) / to_f64(args.idle)));
+    }
+    numbers.extend(bulk(args, guests, arm, plan::CROWDED)?);
+    Ok(numbers)
 }
 
 /// The arms in an order that changes with the round.

@@ -1,6 +1,7 @@
 //! A guest as the comparison sees it: a connection on which it takes commands.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -9,6 +10,18 @@ use anyhow::{Context, bail};
 
 /// The longest command is the opening of ten thousand connections.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A measurement that came to nothing; the guest goes on.
+#[derive(Debug)]
+pub struct Refusal(String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 #[derive(Debug)]
 pub struct Guest {
@@ -44,7 +57,7 @@ impl Guest {
             bail!("the guest went away at {command:?}");
         }
         if let Some(error) = line.strip_prefix('!') {
-            bail!("{}", error.trim());
+            return Err(Refusal(error.trim().to_owned()).into());
         }
         line.split_whitespace().map(|word| word.parse().context("an answer that is no number")).collect()
     }

@@ -109,9 +109,17 @@ impl Load {
         SocketAddr::new(self.server, port)
     }
 
+    /// A connection that is an error once nothing moves for a while.
+    fn stream(&self, port: u16) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&self.at(port), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
     /// Bytes per second to the server, until it has read the last one.
     fn up(&self, time: Duration) -> io::Result<f64> {
-        let mut stream = TcpStream::connect(self.at(port::SINK))?;
+        let mut stream = self.stream(port::SINK)?;
         let chunk = vec![0x5a; CHUNK];
         let (start, mut sent) = (Instant::now(), 0.0);
         while start.elapsed() < time {
@@ -125,7 +133,7 @@ impl Load {
 
     /// Bytes per second from the server.
     fn down(&self, time: Duration) -> io::Result<f64> {
-        let mut stream = TcpStream::connect(self.at(port::SOURCE))?;
+        let mut stream = self.stream(port::SOURCE)?;
         let mut chunk = vec![0; CHUNK];
         let (start, mut received) = (Instant::now(), 0u64);
         while start.elapsed() < time {
@@ -140,7 +148,7 @@ impl Load {
 
     /// Microseconds of a request and its answer, 64 bytes each: median and 99th percentile.
     fn rr(&self, count: u64) -> io::Result<Vec<f64>> {
-        let mut stream = TcpStream::connect(self.at(port::ECHO))?;
+        let mut stream = self.stream(port::ECHO)?;
         stream.set_nodelay(true)?;
         let mut message = [0x5a; 64];
         let mut times = Vec::new();

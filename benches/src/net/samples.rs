@@ -19,6 +19,11 @@ impl Samples {
         }
     }
 
+    /// Everything that one arm answered.
+    pub fn add_all(&mut self, arm: &str, numbers: &[(Metric, f64)]) {
+        numbers.iter().for_each(|(metric, number)| self.add(*metric, arm, *number));
+    }
+
     /// The samples of one arm, in the order in which they were taken.
     pub fn of(&self, metric: Metric, arm: &str) -> &[f64] {
         let found = self.0.iter().find(|(known, _)| *known == metric).and_then(|(_, by_arm)| by_arm.get(arm));
