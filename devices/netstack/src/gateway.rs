@@ -55,6 +55,8 @@ pub(crate) struct Gateway {
     control: OwnedFd,
     frame: Box<[u8]>,
     alarm: Alarm,
+    /// The last turn did not look at what is ready.
+    passed_over: bool,
     is_over: bool,
 }
 
@@ -76,7 +78,11 @@ impl Gateway {
         if self.is_over {
             return Turn::Over;
         }
-        if let Err(error) = self.context.poller.look() {
+        // Frames come first, every other time: whoever runs the stack is told of what is ready besides, and comes back.
+        self.passed_over = self.context.uplink.has_frames() && !self.passed_over;
+        if !self.passed_over
+            && let Err(error) = self.context.poller.look()
+        {
             tracing::error!(%error, "Network gateway cannot learn of events and ends");
             return self.end();
         }
@@ -184,6 +190,7 @@ impl Gateway {
             control,
             frame: vec![0; MAX_FRAME].into_boxed_slice(),
             alarm,
+            passed_over: false,
             is_over: false,
         };
         Ok((gateway, waker))
