@@ -1,6 +1,7 @@
 //! What the whole system must do, in both engines: see the `system_tests` library for how this runs.
 
 mod attributes;
+mod belief;
 mod command;
 mod death;
 mod egress;
@@ -32,6 +33,9 @@ const CASES: &[Case] = cases![
     command::two_hundred_megabytes_cross_both_ways,
     command::signal_to_vmm_reaches_the_command,
     command::the_image_holds_what_it_promises,
+    belief::edits_are_seen_at_once,
+    belief::names_are_believed_until_they_change,
+    belief::programs_that_watch_files_hear_of_the_hosts_edits,
     paths::any_byte_may_stand_in_a_project_path,
     paths::project_in_a_folder_of_the_guest_is_moved,
     files::files_behave_as_on_a_local_disk,

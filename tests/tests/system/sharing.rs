@@ -20,6 +20,7 @@
 //! | 38 | owners, modes, umask | `sharing::owners_and_modes_for_an_ordinary_user` |
 //! | 41 | protected paths | `files::guarded_paths_hold_against_the_guest` |
 //! | 42 | inotify, of the guest's own changes | `sharing::files_keep_their_nature` |
+//! | 25, 26, 42 | what the guest believes, and hears of the host's changes | `belief::*` |
 //!
 //! Cases without a guest (raw messages) are unit tests of the device; pjdfstest and fsx are in `suites`.
 

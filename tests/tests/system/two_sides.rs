@@ -23,7 +23,7 @@ pub fn folder_moved_out_of_the_share_is_closed(stage: &Stage) -> Result<()> {
     fs::write(held.join("file"), "inside")?;
     fs::create_dir(&outside)?;
     let mut guest = guest(stage, &[])?;
-    guest.does("exec 3<held/file; cd held/below; ls ..; test -e ../file")?;
+    guest.does("exec 3<>held/file; cd held/below; ls ..; test -e ../file")?;
     fs::rename(&held, outside.join("moved"))?;
     fs::write(outside.join("moved/below/private"), "the host's")?;
     // Whatever the guest's kernel still knows of the folder, the host's kernel opens nothing for it out there.

@@ -1,0 +1,141 @@
+//! What the guest's kernel believes of shared folders, and that it hears at once when that is no longer so.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use system_tests::{Conversation, Stage, quoted};
+
+use crate::sharing::{PATIENCE, guest};
+
+/// Edits whose way to the guest is timed.
+const EDITS: usize = 40;
+/// Half of them have to be seen sooner: as often as not, a guest that asks again every second would be later. What is
+/// reached on a quiet machine is far below, and is what a bench measures.
+const MEDIAN: Duration = Duration::from_millis(300);
+/// On a machine that is busy otherwise.
+const NOTICE: Duration = Duration::from_secs(5);
+
+/// Reads a file again and again, and answers each new content by its own.
+const ECHO: &str = r#"
+import sys
+last = b""
+while last != b"end":
+    try:
+        with open(sys.argv[1], "rb") as f: text = f.read()
+    except FileNotFoundError:
+        text = b""
+    if text and text != last:
+        last = text
+        with open("echo." + sys.argv[1], "wb") as f: f.write(text)
+"#;
+
+/// Writes down what inotify tells of a folder.
+const WATCH: &str = r#"
+import ctypes, os, struct
+libc = ctypes.CDLL(None)
+names = {2: "MODIFY", 4: "ATTRIB", 8: "CLOSE_WRITE", 0x40: "MOVED_FROM", 0x80: "MOVED_TO", 0x100: "CREATE", 0x200: "DELETE"}
+fd = libc.inotify_init()
+assert libc.inotify_add_watch(fd, b"watched", 0x3ce) >= 0
+log = open("/tmp/events", "w", buffering=1)
+log.write("ready\n")
+while True:
+    data = os.read(fd, 65536)
+    while data:
+        _, mask, _, length = struct.unpack_from("iIII", data)
+        name = data[16:16 + length].rstrip(b"\0").decode()
+        log.write(names.get(mask & 0xfff, hex(mask)) + (" folder " if mask & 0x40000000 else " ") + name + "\n")
+        data = data[16 + length:]
+"#;
+
+fn start(guest: &mut Conversation, program: &str, arguments: &str) -> Result<()> {
+    guest.does(&format!("python3 -c {} {arguments} >/tmp/log 2>&1 &", quoted(program))).map(drop)
+}
+
+/// Waits until the guest has echoed a text.
+fn echoed(project: &Path, file: &str, text: &str) -> Result<Duration> {
+    let begun = Instant::now();
+    let echo = project.join(format!("echo.{file}"));
+    while fs::read(&echo).ok().as_deref() != Some(text.as_bytes()) {
+        ensure!(begun.elapsed() < PATIENCE, "the guest does not see {text:?}");
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    Ok(begun.elapsed())
+}
+
+pub fn edits_are_seen_at_once(stage: &Stage) -> Result<()> {
+    let project = stage.project();
+    fs::write(project.join("file"), "begin")?;
+    let mut guest = guest(stage, &[])?;
+    start(&mut guest, ECHO, "file")?;
+    echoed(&project, "file", "begin")?;
+    let mut times = Vec::new();
+    for edit in 0..EDITS {
+        let text = format!("edit {edit}");
+        // In place, and as editors do it.
+        if edit % 2 == 0 {
+            fs::write(project.join("file"), &text)?;
+        } else {
+            fs::write(project.join("file.new"), &text)?;
+            fs::rename(project.join("file.new"), project.join("file"))?;
+        }
+        times.push(echoed(&project, "file", &text).with_context(|| format!("after {times:?}"))?);
+    }
+    fs::write(project.join("file"), "end")?;
+    times.sort();
+    let (median, last) = (times.get(EDITS / 2), times.last());
+    eprintln!("    from an edit on the host to the guest's answer: median {median:?}, longest {last:?}");
+    ensure!(median.is_some_and(|median| *median < MEDIAN), "edits are seen late: {times:?}");
+    guest.leave()
+}
+
+pub fn names_are_believed_until_they_change(stage: &Stage) -> Result<()> {
+    let project = stage.project();
+    fs::create_dir(project.join("folder"))?;
+    fs::write(project.join("folder/there"), "")?;
+    let mut guest = guest(stage, &[])?;
+    guest.does("ls -l folder; test ! -e folder/absent; test -e folder/there")?;
+    fs::write(project.join("folder/absent"), "made by the host")?;
+    guest.sees("test \"$(cat folder/absent)\" = 'made by the host' && ls folder | grep -qx absent", NOTICE)?;
+    fs::remove_file(project.join("folder/there"))?;
+    guest.sees("test ! -e folder/there && ! ls folder | grep -qx there", NOTICE)?;
+    fs::rename(project.join("folder"), project.join("moved"))?;
+    guest.sees("test ! -e folder && test -e moved/absent", NOTICE)?;
+    // Many changes at once, more than are told one by one.
+    for index in 0..3000 {
+        fs::write(project.join("moved").join(index.to_string()), "")?;
+    }
+    guest.sees("test \"$(ls moved | wc -l)\" = 3001 && test -e moved/2999", NOTICE)?;
+    guest.leave()
+}
+
+pub fn programs_that_watch_files_hear_of_the_hosts_edits(stage: &Stage) -> Result<()> {
+    let folder = stage.project().join("watched");
+    fs::create_dir(&folder)?;
+    fs::write(folder.join("file"), "old")?;
+    let mut guest = guest(stage, &[])?;
+    guest.does("ls watched; cat watched/file")?;
+    start(&mut guest, WATCH, "")?;
+    guest.sees("grep -qx ready /tmp/events", PATIENCE)?;
+    let hears = |guest: &mut Conversation, event: &str| {
+        guest.sees(&format!("grep -qx '{event}' /tmp/events"), NOTICE).map(drop)
+    };
+    fs::write(folder.join("file"), "new")?;
+    hears(&mut guest, "MODIFY file")?;
+    hears(&mut guest, "CLOSE_WRITE file")?;
+    fs::create_dir(folder.join("sub"))?;
+    hears(&mut guest, "CREATE folder sub")?;
+    fs::write(folder.join("temporary"), "newer")?;
+    fs::rename(folder.join("temporary"), folder.join("file"))?;
+    hears(&mut guest, "MOVED_FROM temporary")?;
+    hears(&mut guest, "MOVED_TO file")?;
+    guest.does("test \"$(cat watched/file)\" = newer")?;
+    fs::remove_file(folder.join("file"))?;
+    hears(&mut guest, "DELETE file")?;
+    // The guest's own are told by its kernel alone, once.
+    guest.does("touch watched/own")?;
+    hears(&mut guest, "CREATE own")?;
+    guest.does("test \"$(grep -c 'CREATE own' /tmp/events)\" = 1")?;
+    guest.leave()
+}
