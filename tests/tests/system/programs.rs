@@ -2,12 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::getuid;
 use system_tests::{Stage, User, quoted};
 
 use crate::sharing::{PATIENCE, guest, python};
+
+/// A compiler in an emulated machine in another one.
+const LONG: Duration = Duration::from_secs(900);
 
 pub fn archives_and_copies_keep_what_they_can(stage: &Stage) -> Result<()> {
     ensure!(getuid().is_root(), "running vmm as another user needs root; run the tests as root");
@@ -61,6 +67,34 @@ with tarfile.open("archive.tar", "w") as archive:
         ensure!((found.uid(), found.gid()) == (uid, gid), "{name} belongs to {}:{}", found.uid(), found.gid());
         ensure!(found.permissions().mode() & 0o7777 == mode, "{name} has mode {:o}", found.permissions().mode());
     }
+    Ok(())
+}
+
+pub fn cargo_builds_and_then_has_nothing_to_do(stage: &Stage) -> Result<()> {
+    let toolchain = Command::new("rustc").args(["--print", "sysroot"]).output().context("running rustc")?;
+    let toolchain = PathBuf::from(String::from_utf8(toolchain.stdout)?.trim());
+    let project = stage.project();
+    for folder in ["src", "dep/src"] {
+        fs::create_dir_all(project.join(folder))?;
+    }
+    fs::write(
+        project.join("Cargo.toml"),
+        "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[dependencies]\ndep = { path = \"dep\" }\n",
+    )?;
+    fs::write(project.join("src/main.rs"), "fn main() { println!(\"{}\", dep::answer()); }\n")?;
+    fs::write(project.join("dep/Cargo.toml"), "[package]\nname = \"dep\"\nversion = \"0.1.0\"\nedition = \"2024\"\n")?;
+    fs::write(project.join("dep/src/lib.rs"), "pub fn answer() -> u32 { 42 }\n")?;
+    let mut run = stage.run("");
+    run.args(["--mount", &format!("{}:/toolchain:ro", toolchain.display())]).env("VMM_MEMORY", "1536M");
+    let mut guest = run.patience(LONG).converse()?;
+    guest.does("export PATH=/toolchain/bin:$PATH CARGO_HOME=/tmp/cargo CARGO_TERM_COLOR=never; cargo build --offline 2>&1 | tee log; grep Compiling log")?;
+    ensure!(guest.does("target/debug/app")? == "42");
+    guest.does("cargo build --offline -v 2>&1 | tee log; test $(grep -c Fresh log) = 2; ! grep -q Dirty log")?;
+    fs::write(project.join("dep/src/lib.rs"), "pub fn answer() -> u32 { 4242 }\n")?;
+    guest.sees("grep -q 4242 dep/src/lib.rs", Duration::from_secs(5))?;
+    guest.does("cargo build --offline 2>&1 | grep Compiling; test $(target/debug/app) = 4242")?;
+    guest.leave()?;
+    ensure!(fs::metadata(project.join("target/debug/app"))?.permissions().mode() & 0o111 == 0o111);
     Ok(())
 }
 
