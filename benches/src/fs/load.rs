@@ -45,7 +45,7 @@ fn obey(line: &str) -> io::Result<Vec<f64>> {
         "drop" => drop_caches().map(|()| vec![]),
         "stat" => per(SMALL, || small(at, |path| fs::metadata(path).map(drop))),
         "absent" => per(SMALL, || small(at, |path| absent(&path.with_extension("absent")))),
-        "read" => per(SMALL, || small(at, |path| read(path))),
+        "read" => per(SMALL, || small(at, read)),
         "create" => per(SMALL, || (0..SMALL).try_for_each(|n| create(&made(at, n)))),
         "unlink" => per(SMALL, || (0..SMALL).try_for_each(|n| fs::remove_file(made(at, n)))),
         "list" => per(WIDE, || list(&at.join("wide"), |_| Ok(()))),
