@@ -15,7 +15,7 @@ use system_tests::{Stage, until};
 use crate::network::in_front_of_fake_internet;
 
 /// An emulated guest of an emulated machine sends a hundred thousand frames in this time.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(1500);
 const HOSTILE: &str = include_str!("hostile.py");
 /// Connections that the guest has open at once.
 const CROWD: usize = 5000;
