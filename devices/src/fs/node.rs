@@ -219,6 +219,11 @@ impl Nodes {
         Ok(Found { identity: node.identity, kind: node.kind, position: node.position, way, watched })
     }
 
+    /// The share a node is in; cheaper than all that is known about it.
+    pub(super) fn share(&self, id: u64) -> Option<u32> {
+        self.table().nodes.get(&id).map(|node| node.identity.share)
+    }
+
     /// The node of a file, if the guest knows it and no descriptor keeps it reachable yet.
     pub(super) fn needs_pin(&self, identity: &Identity) -> Option<u64> {
         let table = self.table();

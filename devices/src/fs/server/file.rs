@@ -5,18 +5,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    FallocateFlags, FileType, OFlags, SeekFrom, Statx, copy_file_range, fallocate, fdatasync, fsync, openat, seek,
+    FallocateFlags, FileType, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, openat, seek,
 };
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::belief::{Belief, MOMENT};
 use super::call::Call;
-use super::export::{self, kind, stat, stat_at};
+use super::export::{self, kind, stat_at};
 use super::tree::access_mode;
 use super::{Answer, MAX_IO, Server};
 use crate::fs::handle::{OpenFile, UNOPENED};
 use crate::fs::name::{Name, Strings};
+use crate::fs::node::Version;
 use crate::fs::wire::{
     self, CopyFileRangeIn, CreateIn, EntryOut, FSYNC_FDATASYNC, FallocateIn, FsyncIn, LseekIn, LseekOut, OpenIn,
     OpenOut, ROOT, ReadIn, ReleaseIn, WriteIn, WriteOut,
@@ -55,23 +56,25 @@ impl Server {
         if found.kind == FileType::Directory {
             return Err(Errno::ISDIR);
         }
-        let path = self.path(node)?;
+        // Before the look at the file: what it tells must have been settled by then.
+        let now = clock_gettime(ClockId::Realtime);
+        let (path, before) = self.path_and_stat(node)?;
         if is_change && export.has_rules() {
-            export.check_unguarded(found.position, &stat(&path)?)?;
+            export.check_unguarded(found.position, &before)?;
         }
         let file = self.open_contents(found.kind, &path, flags)?;
         if asked.open_flags & wire::OPEN_KILL_SUIDGID != 0 && flags.contains(OFlags::TRUNC) {
             self.drop_set_id_on_write(&file)?;
         }
-        let stat = stat(&file)?;
-        self.hand_out(node, file, &stat)
+        // Truncation alone changes the file, and leaves nothing to keep.
+        let is_kept = !flags.contains(OFlags::TRUNC);
+        let now = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+        self.hand_out(node, file, export::settled_version(&before, now).filter(|_| is_kept))
     }
 
     /// A handle of an open file. What the guest has cached of it stays good if the file is as it was the last time.
-    fn hand_out(&self, node: u64, file: OwnedFd, stat: &Statx) -> Result<OpenOut, Errno> {
-        let now = clock_gettime(ClockId::Realtime);
-        let now = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
-        let is_same = self.nodes.opened(node, export::settled_version(stat, now));
+    fn hand_out(&self, node: u64, file: OwnedFd, version: Option<Version>) -> Result<OpenOut, Errno> {
+        let is_same = self.nodes.opened(node, version);
         let fh = self.handles.add_file(node, file)?;
         Ok(OpenOut { fh, open_flags: if is_same { wire::OPENED_KEEP_CACHE } else { 0 }, backing_id: 0 })
     }
@@ -89,7 +92,7 @@ impl Server {
             Ok(file) => {
                 let stat = self.adopt(&parent, &file, asked.mode)?;
                 let entry = self.remember(&parent, name, &stat)?;
-                (entry, self.hand_out(entry.nodeid, file, &stat))
+                (entry, self.hand_out(entry.nodeid, file, None))
             }
             Err(Errno::EXIST) if asked.flags & OFlags::EXCL.bits() == 0 => self.open_existing(&parent, name, &asked)?,
             Err(error) => return Err(error),
@@ -130,7 +133,7 @@ impl Server {
         let hold = self.spare(|| rustix::io::fcntl_dupfd_cloexec(&file, 0))?;
         let nodeid = self.nodes.remember_nameless(parent.export.identity(&stat), kind(&stat), hold)?;
         let forget = |_: &Errno| self.forget_node(nodeid, 1);
-        let opened = self.hand_out(nodeid, file, &stat).inspect_err(forget)?;
+        let opened = self.hand_out(nodeid, file, None).inspect_err(forget)?;
         call.put(&export::entry(nodeid, self.attr(parent.export, &stat, MOMENT), Belief::FLEETING))
             .inspect_err(forget)?;
         call.put(&opened)

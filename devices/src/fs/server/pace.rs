@@ -54,7 +54,7 @@ impl Server {
         if call.header.nodeid == ROOT {
             return self.lane_of_root(call);
         }
-        let share = self.nodes.find(call.header.nodeid).ok()?.identity.share;
+        let share = self.nodes.share(call.header.nodeid)?;
         let is_remote = self.exports.get(usize::try_from(share).ok()?)?.is_remote();
         if is_remote { Some(Lane::Remote(share)) } else { is_slow.then_some(Lane::Local) }
     }

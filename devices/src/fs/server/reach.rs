@@ -76,7 +76,7 @@ impl Server {
         }
         let export = self.export(&found.identity)?;
         let Found { identity, position, watched, .. } = found;
-        let fd = self.reach(id, found)?;
+        let (fd, _) = self.reach(id, found)?;
         let is_watched = self.watch(id, watched, &identity, &fd);
         Ok(Parent { id, export, identity, position, fd, is_watched, epoch: self.watcher.epoch() })
     }
@@ -109,7 +109,14 @@ impl Server {
 
     /// An `O_PATH` descriptor of a node's file.
     pub(super) fn path(&self, id: u64) -> Result<Arc<OwnedFd>, Errno> {
-        self.reach(id, self.nodes.find(id)?)
+        self.reach(id, self.nodes.find(id)?).map(|(path, _)| path)
+    }
+
+    /// The same with the file's attributes.
+    pub(super) fn path_and_stat(&self, id: u64) -> Result<(Arc<OwnedFd>, Statx), Errno> {
+        let (path, seen) = self.reach(id, self.nodes.find(id)?)?;
+        let stat = seen.map_or_else(|| stat(&path), Ok)?;
+        Ok((path, stat))
     }
 
     /// Attributes of a node's file, without opening it if that can be helped.
@@ -129,8 +136,8 @@ impl Server {
         Ok((found, stat))
     }
 
-    /// Goes up to the nearest directory that is held open, then down again.
-    fn reach(&self, id: u64, found: Found) -> Result<Arc<OwnedFd>, Errno> {
+    /// Goes up to the nearest directory that is held open, then down again. Whatever is opened on the way is looked at, too.
+    fn reach(&self, id: u64, found: Found) -> Result<(Arc<OwnedFd>, Option<Statx>), Errno> {
         let mut way_down = Vec::new();
         let (mut id, mut found) = (id, found);
         let mut fd = loop {
@@ -145,14 +152,15 @@ impl Server {
             way_down.push((id, found.identity, found.kind, name));
             (id, found) = (parent, self.nodes.find(parent)?);
         };
+        let mut seen = None;
         while let Some((id, identity, kind, name)) = way_down.pop() {
-            let (next, _) = self.open_entry(&fd, &name, &identity)?;
-            fd = Arc::new(next);
+            let (next, stat) = self.open_entry(&fd, &name, &identity)?;
+            (fd, seen) = (Arc::new(next), Some(stat));
             if kind == FileType::Directory {
                 self.nodes.cache(id, fd.clone());
             }
         }
-        Ok(fd)
+        Ok((fd, seen))
     }
 
     /// An `O_PATH` descriptor of an entry that must be the file expected.
