@@ -1,6 +1,6 @@
 """A guest that uses up what it can, and checks all the while that a connection beside it works.
 
-Usage: hostile.py STEADY CROWD, ports of the host's loopback; or hostile.py trickle. Files in the current folder say how far it is.
+Usage: hostile.py STEADY CROWD SYNS CONNECTIONS, two ports of the host's loopback and how many of each; or hostile.py trickle. Files in the current folder say how far it is.
 """
 import os
 import resource
@@ -11,8 +11,6 @@ import threading
 import time
 
 GATEWAY, GUEST = "100.96.0.1", "100.96.0.2"
-SYNS = 100_000
-CROWD = 5000
 FLAPS = 100  # a second
 
 
@@ -53,12 +51,12 @@ def syns(destination, port):
         yield frame
 
 
-def flood(steady, crowd):
+def flood(steady, crowd, size):
     """Most are for what is not allowed; every tenth opens a connection, which the guest's kernel knows nothing of."""
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     raw.bind(("eth0", 0))
     denied, allowed = syns("10.0.0.5", 443), syns(GATEWAY, crowd)
-    for count in range(1, SYNS + 1):
+    for count in range(1, size + 1):
         frame = next(denied if count % 10 else allowed)
         while True:
             try:
@@ -82,8 +80,8 @@ def datagrams(port):
             s.sendto(b"x", (GATEWAY, port))
 
 
-def crowd_in(port):
-    return [socket.create_connection((GATEWAY, port), 120) for _ in range(CROWD)]
+def crowd_in(port, size):
+    return [socket.create_connection((GATEWAY, port), 120) for _ in range(size)]
 
 
 def flap(steady):
@@ -104,16 +102,16 @@ def flap(steady):
         time.sleep(0.1)
 
 
-def hostile(steady_port, crowd_port):
+def hostile(steady_port, crowd_port, syns, size):
     resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, 20_000))
     steady = socket.create_connection((GATEWAY, steady_port), 120)
     works(steady)
-    flood(steady, crowd_port)
+    flood(steady, crowd_port, syns)
     datagrams(steady_port)
     works(steady)
     done("flooded")
     wait("go on")
-    crowd = crowd_in(crowd_port)
+    crowd = crowd_in(crowd_port, size)
     works(steady)
     done("crowded")
     wait("go on more")
@@ -149,4 +147,4 @@ def trickle():
 if sys.argv[1] == "trickle":
     trickle()
 else:
-    hostile(int(sys.argv[1]), int(sys.argv[2]))
+    hostile(*map(int, sys.argv[1:]))
