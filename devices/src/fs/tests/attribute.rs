@@ -217,7 +217,7 @@ fn driver_that_would_ask_before_every_write_is_told_once_that_there_are_none() {
     const ONLY_USER_XATTR: u64 = 1 << 61;
     let (host, shares) = folders(&[Access::ReadWrite]);
     let mut guest = Guest::serving(shares, host);
-    guest.init_with(MINOR, u64::MAX & !ONLY_USER_XATTR).unwrap();
+    guest.init_with(MINOR, !ONLY_USER_XATTR).unwrap();
     let file = guest.create(SHARE, b"file", 0o644).unwrap().0.nodeid;
     for name in [&b"security.capability"[..], b"user.x"] {
         assert_eq!(guest.getxattr(file, name, 0), Err(Errno::NOSYS));
