@@ -52,3 +52,11 @@ fn print(error: &launcher::Error, aftermath: &str) {
     }
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
+
+/// How many CPUs, in words.
+pub fn cpus(count: u8) -> String {
+    match count {
+        1 => "1 CPU".to_owned(),
+        count => format!("{count} CPUs"),
+    }
+}

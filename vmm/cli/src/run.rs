@@ -161,7 +161,7 @@ fn announce_network(report: &NetworkStatus) {
 }
 
 fn describe(plan: &Plan) {
-    report::note(&format!("a VM with {} CPUs and {} MiB would start", plan.cpus, plan.memory.0));
+    report::note(&format!("a VM with {} and {} MiB would start", report::cpus(plan.cpus), plan.memory.0));
     for mount in plan.shares() {
         let mode = if mount.is_read_only { "read-only" } else { "read-write" };
         report::note(&format!("{} would be {} in the guest, {mode}", mount.host.display(), mount.guest.display()));

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use launcher::{Client, Dirs, Error, ShareStatus, Status};
 
-use crate::{ports, which};
+use crate::{ports, report, which};
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -61,7 +61,7 @@ fn describe(status: &Status) -> String {
     };
     let since = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(status.started)).unwrap_or_default();
     put("process", &[format!("{}, for {}", status.pid, rough(since))]);
-    put("engine", &[format!("{}, {} CPUs, {} MiB", status.engine, status.cpus, status.memory_mib)]);
+    put("engine", &[format!("{}, {}, {} MiB", status.engine, report::cpus(status.cpus), status.memory_mib)]);
     let shares = status.shares.iter().map(|share| {
         let mode = if share.read_only { "read-only" } else { "read-write" };
         match share.host == share.guest {
