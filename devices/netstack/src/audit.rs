@@ -138,13 +138,14 @@ impl AuditSink for Discard {
     fn record(&mut self, _event: &Event<'_>) {}
 }
 
-/// A sink behind a rate limit, since a guest causes events as fast as it likes. What was allowed, what was denied and what
-/// was asked each have a share of their own: nobody hides a connection behind a flood of refused ones.
+/// A sink behind a rate limit, since a guest causes events as fast as it likes. What was allowed, what was denied,
+/// what was asked and which limits were reached each have a share of their own: nobody hides a connection behind a flood of
+/// refused ones.
 #[derive(Debug)]
 pub(crate) struct Audit {
     sink: Box<dyn AuditSink>,
     window: Instant,
-    shares: [Share; 3],
+    shares: [Share; 4],
     /// Flows and questions so far.
     numbers: u64,
 }
@@ -164,7 +165,7 @@ impl Share {
 
 impl Audit {
     pub(crate) fn new(sink: Box<dyn AuditSink>, now: Instant) -> Self {
-        let shares = ["allowed flows", "denials", "DNS"].map(Share::new);
+        let shares = ["allowed flows", "denials", "DNS", "limits"].map(Share::new);
         Self { sink, window: now, shares, numbers: 0 }
     }
 
@@ -179,10 +180,11 @@ impl Audit {
             self.window = now;
             self.flush();
         }
-        let [allowed, denied, dns] = &mut self.shares;
+        let [allowed, denied, dns, limits] = &mut self.shares;
         let share = match event {
             Event::Question { .. } | Event::Withheld { .. } => dns,
-            Event::Verdict { allow: false, .. } | Event::Stream { allow: false, .. } | Event::Limit { .. } => denied,
+            Event::Verdict { allow: false, .. } | Event::Stream { allow: false, .. } => denied,
+            Event::Limit { .. } => limits,
             _ => allowed,
         };
         if share.in_window >= RATE {

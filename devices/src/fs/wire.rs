@@ -70,7 +70,6 @@ pub(super) mod opcode {
 /// Features negotiated by INIT, both words as one.
 pub(super) mod feature {
     pub(in super::super) const ASYNC_READ: u64 = 1 << 0;
-    pub(in super::super) const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub(in super::super) const BIG_WRITES: u64 = 1 << 5;
     pub(in super::super) const AUTO_INVAL_DATA: u64 = 1 << 12;
     pub(in super::super) const DO_READDIRPLUS: u64 = 1 << 13;

@@ -10,9 +10,9 @@ use crate::fs::wire::{self, InitIn, InitOut, feature};
 
 /// What this server makes use of, where the guest's kernel has it. Left out on purpose: POSIX_ACL and SECURITY_CTX
 /// (nothing of the kind is stored), WRITEBACK_CACHE (the host would see writes late), POSIX_LOCKS and FLOCK_LOCKS (locks
-/// work within the guest), EXPORT_SUPPORT (`..` is never looked up).
+/// work within the guest), EXPORT_SUPPORT (`..` is never looked up), ATOMIC_O_TRUNC (a program that runs would be cut short
+/// before the guest's kernel sees that it runs: ETXTBSY).
 const FEATURES: u64 = feature::ASYNC_READ
-    | feature::ATOMIC_O_TRUNC
     | feature::BIG_WRITES
     | feature::AUTO_INVAL_DATA
     | feature::DO_READDIRPLUS
