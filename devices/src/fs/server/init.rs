@@ -51,7 +51,12 @@ impl Server {
         if offered & feature::INIT_EXT != 0 {
             offered |= u64::from(call.take::<u32>()?) << 32;
         }
-        let features = offered & FEATURES;
+        let mut features = offered & FEATURES;
+        if features & feature::ATTR_NO_OPEN != 0 {
+            // Our own kernel remembers a listing for as long as it holds: it had better have the attributes, too. By its own
+            // reckoning (READDIRPLUS_AUTO) it lists names only and then asks for each file.
+            features &= !feature::READDIRPLUS_AUTO;
+        }
         // A driver that starts over remembers nothing of what it was told before.
         self.reset();
         self.session.store(features | STARTED, Ordering::Release);

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::guest::{Guest, SHARE};
 use crate::fs::Access;
-use crate::fs::wire::ROOT;
+use crate::fs::wire::{self, InitOut, ROOT, feature};
 
 const MANY: usize = 2000;
 
@@ -101,4 +101,14 @@ fn files_are_no_directories() {
     assert_eq!(guest.opendir(file.nodeid).err(), Some(Errno::NOTDIR));
     assert_eq!(guest.lookup(file.nodeid, b"x").err(), Some(Errno::NOTDIR));
     assert_eq!(guest.open(SHARE, 0).err(), Some(Errno::ISDIR));
+}
+
+#[test]
+fn a_kernel_that_remembers_listings_gets_them_with_attributes() {
+    const AUTO: u64 = feature::READDIRPLUS_AUTO;
+    let mut guest = Guest::new();
+    let agreed = |answer: InitOut| u64::from(answer.flags) & (feature::DO_READDIRPLUS | AUTO);
+    assert_eq!(agreed(guest.init(wire::MINOR).unwrap()), feature::DO_READDIRPLUS);
+    let of_others = !feature::ATTR_NO_OPEN;
+    assert_eq!(agreed(guest.init_with(wire::MINOR, of_others).unwrap()), feature::DO_READDIRPLUS | AUTO);
 }
