@@ -384,7 +384,8 @@ fails(errno.ENOENT, os.unlink, "absent")
 fails(errno.ENOENT, os.symlink, "", "nowhere")
 fails(errno.EINVAL, os.rename, "folder", "folder/full/below")
 fails(errno.EINVAL, os.readlink, "file")
-fails(errno.EFBIG, os.truncate, "file", (1 << 63) - 1)
+try: os.truncate("file", (1 << 63) - 1) # as large as may be on tmpfs, too large on ext4
+except OSError as error: assert error.errno == errno.EFBIG, error
 fails(errno.EPERM, os.mknod, "device", 0o020600, os.makedev(1, 3))
 "#,
     )?;
