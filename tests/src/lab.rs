@@ -15,7 +15,12 @@ const FULL_LIMIT_SECONDS: &str = "14400";
 
 /// True where the kvm engine can run cases: in the lab, or where the user vouches for the machine's own KVM.
 pub(crate) fn is_here() -> bool {
-    env::var_os("VMM_LAB").is_some() || env::var_os("VMM_TEST_NATIVE_KVM").is_some()
+    is_emulated() || env::var_os("VMM_TEST_NATIVE_KVM").is_some()
+}
+
+/// Whether this program runs in the lab, whose processor is emulated.
+pub(crate) fn is_emulated() -> bool {
+    env::var_os("VMM_LAB").is_some()
 }
 
 /// Runs this program in the lab with the same arguments and settings.

@@ -20,8 +20,9 @@ pub struct Case {
     pub run: fn(&Stage) -> Result<()>,
 }
 
-/// The program: runs the cases whose names contain one of the arguments, all without arguments; `--list` names them.
-pub fn main(cases: &[Case]) -> ExitCode {
+/// The program: runs the cases whose names contain one of the arguments; `--list` names them. Without arguments it runs all,
+/// but in the lab not those whose names begin with one of `slow`: it says so, and how to run them, too.
+pub fn main(cases: &[Case], slow: &[&str]) -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.iter().any(|word| word == "--list") {
         cases.iter().for_each(|case| println!("{}: test", case.name));
@@ -31,7 +32,14 @@ pub fn main(cases: &[Case]) -> ExitCode {
         if engine == Engine::Kvm && !lab::is_here() {
             return lab::run_self(&words);
         }
-        let wanted = |case: &&Case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str()));
+        let is_slow = |case: &Case| slow.iter().any(|start| case.name.starts_with(start));
+        let is_short = words.is_empty() && lab::is_emulated();
+        if is_short {
+            println!("\nLEFT OUT IN THE LAB, which takes many minutes for them (`cargo test ... -- ::` runs all):");
+            cases.iter().filter(|case| is_slow(case)).for_each(|case| println!("    {}", case.name));
+        }
+        let is_named = |case: &Case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str()));
+        let wanted = |case: &&Case| is_named(case) && !(is_short && is_slow(case));
         let chosen: Vec<_> = cases.iter().filter(wanted).copied().collect();
         run(&chosen, cases.len() - chosen.len(), engine)
     });

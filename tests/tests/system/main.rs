@@ -99,6 +99,10 @@ const CASES: &[Case] = cases![
     library::twenty_starts_and_stops_leave_nothing,
 ];
 
+/// What takes an emulated guest of an emulated machine minutes, and tries what is the same code in both engines: the file
+/// server's dealings with whole programs.
+const SLOW: &[&str] = &["programs::"];
+
 fn main() -> ExitCode {
-    system_tests::main(CASES)
+    system_tests::main(CASES, SLOW)
 }
