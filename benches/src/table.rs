@@ -1,4 +1,4 @@
-//! Quantities measured on several arms in turns: collected, compared with one of the arms, printed.
+//! Quantities measured on several arms in turns: collected, compared with the first of the arms, printed.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::stats::Summary;
 
 /// One quantity.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
     /// What is measured.
     pub name: &'static str,
@@ -33,20 +33,21 @@ impl Metric {
 #[derive(Debug, Default)]
 pub struct Samples(Vec<(Metric, BTreeMap<String, Vec<f64>>)>);
 
+/// One metric on all arms.
 #[derive(Debug, Serialize)]
-struct Row {
+pub struct Row {
     metric: &'static str,
     unit: &'static str,
     more_is_better: bool,
     arms: BTreeMap<String, Summary>,
-    /// Of each round: the arm divided by the one that all are compared with.
+    /// Of each round: the arm divided by the first one.
     ratio: BTreeMap<String, Summary>,
 }
 
 impl Samples {
     /// Adds what one arm did in one round.
     pub fn add(&mut self, metric: Metric, arm: &str, sample: f64) {
-        let at = self.0.iter().position(|(known, _)| known.name == metric.name).unwrap_or(self.0.len());
+        let at = self.0.iter().position(|(known, _)| *known == metric).unwrap_or(self.0.len());
         if at == self.0.len() {
             self.0.push((metric, BTreeMap::new()));
         }
@@ -55,36 +56,47 @@ impl Samples {
         }
     }
 
-    /// Prints a table of `arms`, each compared with the first; or everything as JSON.
-    pub fn print(self, arms: &[String], json: bool) -> anyhow::Result<()> {
-        let base = arms.first().map_or("", String::as_str);
-        let rows: Vec<Row> = self.0.into_iter().map(|(metric, by_arm)| row(metric, &by_arm, base)).collect();
-        if json {
-            println!("{}", serde_json::to_string_pretty(&rows)?);
-            return Ok(());
-        }
-        for row in &rows {
-            println!("{} ({}), median [ratio to {base}]", row.metric, row.unit);
-            for arm in arms {
-                let (Some(own), Some(ratio)) = (row.arms.get(arm), row.ratio.get(arm)) else { continue };
-                println!(
-                    "    {arm:12} {:10.2}   [{:.2}; {:.2} to {:.2}]",
-                    own.median, ratio.median, ratio.min, ratio.max
-                );
-            }
-        }
-        Ok(())
+    /// Everything that one arm answered.
+    pub fn add_all(&mut self, arm: &str, numbers: &[(Metric, f64)]) {
+        numbers.iter().for_each(|(metric, number)| self.add(*metric, arm, *number));
+    }
+
+    /// The samples of one arm, in the order in which they were taken.
+    pub fn of(&self, metric: Metric, arm: &str) -> &[f64] {
+        let found = self.0.iter().find(|(known, _)| *known == metric).and_then(|(_, by_arm)| by_arm.get(arm));
+        found.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Every metric, with each of `arms` compared with the first.
+    pub fn rows(&self, arms: &[String]) -> Vec<Row> {
+        let first = arms.first().map_or("", String::as_str);
+        let by_arm = |of: &dyn Fn(&str) -> Vec<f64>| -> BTreeMap<String, Summary> {
+            arms.iter().filter_map(|arm| Some((arm.clone(), Summary::of(of(arm))?))).collect()
+        };
+        let row = |metric: Metric| Row {
+            metric: metric.name,
+            unit: metric.unit,
+            more_is_better: metric.is_rate,
+            arms: by_arm(&|arm| self.of(metric, arm).to_vec()),
+            ratio: by_arm(&|arm| ratios(self.of(metric, arm), self.of(metric, first))),
+        };
+        self.0.iter().map(|(metric, _)| row(*metric)).collect()
     }
 }
 
-fn row(metric: Metric, by_arm: &BTreeMap<String, Vec<f64>>, base: &str) -> Row {
-    let first = by_arm.get(base).cloned().unwrap_or_default();
-    let ratios = |own: &[f64]| own.iter().zip(&first).map(|(own, first)| own / first).collect::<Vec<_>>();
-    Row {
-        metric: metric.name,
-        unit: metric.unit,
-        more_is_better: metric.is_rate,
-        arms: by_arm.iter().filter_map(|(arm, own)| Some((arm.clone(), Summary::of(own.clone())?))).collect(),
-        ratio: by_arm.iter().filter_map(|(arm, own)| Some((arm.clone(), Summary::of(ratios(own))?))).collect(),
+/// Of each round.
+pub fn ratios(own: &[f64], other: &[f64]) -> Vec<f64> {
+    own.iter().zip(other).map(|(own, other)| own / other).collect()
+}
+
+/// Prints rows for people.
+pub fn print(rows: &[Row], arms: &[String]) {
+    let first = arms.first().map_or("", String::as_str);
+    for row in rows {
+        println!("{} ({}), median [ratio to {first}]", row.metric, row.unit);
+        for arm in arms {
+            let (Some(own), Some(ratio)) = (row.arms.get(arm), row.ratio.get(arm)) else { continue };
+            println!("    {arm:12} {:10.2}   [{:.2}; {:.2} to {:.2}]", own.median, ratio.median, ratio.min, ratio.max);
+        }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use super::plan::{Before, EDIT, OPERATIONS, PROGRAMS, Step, UNDO_EDITS};
 use super::worker::Worker;
-use crate::table::Samples;
+use crate::table::{self, Samples};
 
 /// What to compare.
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,12 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         }
     }
     let arms: Vec<String> = args.arms.iter().map(|(name, _)| name.clone()).collect();
-    bench.samples.print(&arms, args.json)?;
+    let rows = bench.samples.rows(&arms);
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+    } else {
+        table::print(&rows, &arms);
+    }
     Ok(true)
 }
 

@@ -12,9 +12,8 @@ use serde::Serialize;
 use super::goal::{self, Goal};
 use super::guest::{Guest, Refusal};
 use super::peer::{self, port};
-use super::plan::{self, Metric};
-use super::samples::Samples;
-use crate::stats::Summary;
+use super::plan;
+use crate::table::{self, Metric, Row, Samples};
 
 /// What to compare.
 #[derive(Debug, clap::Args)]
@@ -51,16 +50,6 @@ pub struct Args {
 struct Report {
     measured: Vec<Row>,
     goals: Vec<Goal>,
-}
-
-#[derive(Debug, Serialize)]
-struct Row {
-    metric: &'static str,
-    unit: &'static str,
-    more_is_better: bool,
-    arms: BTreeMap<String, Summary>,
-    /// Of each round: the arm divided by the first one.
-    ratio: BTreeMap<String, Summary>,
 }
 
 /// Measures and prints.
@@ -163,32 +152,15 @@ fn memory(args: &Args, arm: &str) -> anyhow::Result<Option<u64>> {
 }
 
 fn print(args: &Args, samples: &Samples) -> anyhow::Result<()> {
-    let arms = |of: &dyn Fn(&str) -> Vec<f64>| -> BTreeMap<String, Summary> {
-        args.arms.iter().filter_map(|arm| Some((arm.clone(), Summary::of(of(arm))?))).collect()
-    };
-    let first = args.arms.first().map_or("", String::as_str);
-    let measured = samples.metrics().map(|metric| Row {
-        metric: metric.name,
-        unit: metric.unit,
-        more_is_better: metric.is_rate,
-        arms: arms(&|arm| samples.of(metric, arm).to_vec()),
-        ratio: arms(&|arm| goal::ratios(samples.of(metric, arm), samples.of(metric, first))),
-    });
-    let report = Report { measured: measured.collect(), goals: goal::goals(&args.arms, samples) };
-    let table = goal::table(&report.goals);
+    let report = Report { measured: samples.rows(&args.arms), goals: goal::goals(&args.arms, samples) };
+    let goals = goal::table(&report.goals);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
-        eprintln!("{table}");
-        return Ok(());
+        eprintln!("{goals}");
+    } else {
+        table::print(&report.measured, &args.arms);
+        println!("\n{goals}");
     }
-    for row in &report.measured {
-        println!("{} ({}), median [ratio to {first}]", row.metric, row.unit);
-        for arm in &args.arms {
-            let (Some(own), Some(ratio)) = (row.arms.get(arm), row.ratio.get(arm)) else { continue };
-            println!("    {arm:12} {:10.1}   [{:.2}; {:.2} to {:.2}]", own.median, ratio.median, ratio.min, ratio.max);
-        }
-    }
-    println!("\n{table}");
     Ok(())
 }
 

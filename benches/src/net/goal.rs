@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::plan::{ALONE, CONNECT, CONNECT_16, CROWDED, DOWN, MEDIAN, Metric, PER_FLOW, UP};
-use super::samples::Samples;
+use super::plan::{ALONE, CONNECT, CONNECT_16, CROWDED, DOWN, MEDIAN, PER_FLOW, UP};
 use crate::stats::Summary;
+use crate::table::{Metric, Samples, ratios};
 
 /// One goal of one arm.
 #[derive(Debug, Serialize)]
@@ -69,11 +69,6 @@ fn goal(arm: &str, what: String, values: Vec<f64>, at_least: bool, limit: f64) -
     let value = Summary::of(values)?;
     let is_reached = if at_least { value.median >= limit } else { value.median <= limit };
     Some(Goal { arm: arm.to_owned(), what, value, limit, at_least, is_reached })
-}
-
-/// Of each round.
-pub fn ratios(own: &[f64], other: &[f64]) -> Vec<f64> {
-    own.iter().zip(other).map(|(own, other)| own / other).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ mod goal;
 mod guest;
 mod peer;
 mod plan;
-mod samples;
 mod vm;
 
 pub use compare::{Args as CompareArgs, run as compare};

@@ -1,34 +1,22 @@
 //! What is measured, and what makes one stack better than another.
 
-/// One quantity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Metric {
-    pub name: &'static str,
-    pub unit: &'static str,
-    /// Whether more is better.
-    pub is_rate: bool,
-}
+use crate::table::Metric;
 
-const fn rate(name: &'static str, unit: &'static str) -> Metric {
-    Metric { name, unit, is_rate: true }
-}
-
-const fn time(name: &'static str, unit: &'static str) -> Metric {
-    Metric { name, unit, is_rate: false }
-}
-
-pub const UP: Metric = rate("bulk, guest to host", "MB/s");
-pub const DOWN: Metric = rate("bulk, host to guest", "MB/s");
-pub const MEDIAN: Metric = time("request and answer, p50", "us");
-pub const TAIL: Metric = time("request and answer, p99", "us");
-pub const CONNECT: Metric = rate("connections, 1 thread", "/s");
-pub const CONNECT_16: Metric = rate("connections, 16 threads", "/s");
+pub const UP: Metric = Metric::rate("bulk, guest to host", "MB/s");
+pub const DOWN: Metric = Metric::rate("bulk, host to guest", "MB/s");
+pub const MEDIAN: Metric = Metric::time("request and answer, p50", "us");
+pub const TAIL: Metric = Metric::time("request and answer, p99", "us");
+pub const CONNECT: Metric = Metric::rate("connections, 1 thread", "/s");
+pub const CONNECT_16: Metric = Metric::rate("connections, 16 threads", "/s");
 /// Right before the idle connections are opened, and while they are open.
-pub const ALONE: [Metric; 2] = [rate("bulk alone, guest to host", "MB/s"), rate("bulk alone, host to guest", "MB/s")];
-pub const CROWDED: [Metric; 2] =
-    [rate("bulk among idle flows, guest to host", "MB/s"), rate("bulk among idle flows, host to guest", "MB/s")];
+pub const ALONE: [Metric; 2] =
+    [Metric::rate("bulk alone, guest to host", "MB/s"), Metric::rate("bulk alone, host to guest", "MB/s")];
+pub const CROWDED: [Metric; 2] = [
+    Metric::rate("bulk among idle flows, guest to host", "MB/s"),
+    Metric::rate("bulk among idle flows, host to guest", "MB/s"),
+];
 /// Anonymous memory that one idle connection costs its stack.
-pub const PER_FLOW: Metric = time("memory of an idle flow", "KiB");
+pub const PER_FLOW: Metric = Metric::time("memory of an idle flow", "KiB");
 
 /// What is asked of a guest in each round, and the quantities that its answer holds.
 pub fn round(seconds: u64, requests: u64) -> Vec<(String, Vec<Metric>)> {
