@@ -146,6 +146,7 @@ def serve(address, port):
         while True:
             c, _ = s.accept()
             open(sys.argv[1], "a").write(f"service {address} {port}\n")
+            c.recv(4096)  # closed with something unread, the connection would be reset
             c.sendall(b"here\n")
             c.close()
     threading.Thread(target=answer).start()
