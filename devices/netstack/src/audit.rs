@@ -139,8 +139,8 @@ impl AuditSink for Discard {
 }
 
 /// A sink behind a rate limit, since a guest causes events as fast as it likes. What was allowed, what was denied,
-/// what was asked and which limits were reached each have a share of their own: nobody hides a connection behind a flood of
-/// refused ones.
+/// what was asked and which limits were reached each have a share of their own: nobody hides a connection behind a
+/// flood of refused ones.
 #[derive(Debug)]
 pub(crate) struct Audit {
     sink: Box<dyn AuditSink>,

@@ -33,8 +33,8 @@ pub trait Dialer: Send + fmt::Debug {
         self.udp(remote)
     }
 
-    /// A non-blocking datagram socket for ICMP echo messages to and from `remote`, without IP headers. An error where the
-    /// host has none for this user.
+    /// A non-blocking datagram socket for ICMP echo messages to and from `remote`, without IP headers. An error where
+    /// the host has none for this user.
     fn echo(&mut self, remote: IpAddr) -> io::Result<OwnedFd> {
         Err(io::Error::new(io::ErrorKind::Unsupported, format!("No way to ping {remote}")))
     }

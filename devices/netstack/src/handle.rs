@@ -106,9 +106,9 @@ impl Handle {
         receiver.recv().map_err(|_| gone())
     }
 
-    /// Where TCP clients of published ports go that the guest refuses: from the first port of each pair to the second, at
-    /// the guest's IPv4 address. Something in the guest passes them on to services that listen on its loopback only, or
-    /// only in the other family. Replaces all pairs of before.
+    /// Where TCP clients of published ports go that the guest refuses: from the first port of each pair to the second,
+    /// at the guest's IPv4 address. Something in the guest passes them on to services that listen on its loopback only,
+    /// or only in the other family. Replaces all pairs of before.
     pub fn set_relays(&self, relays: Vec<(u16, u16)>) -> io::Result<()> {
         self.send(Command::SetRelays(relays))
     }

@@ -1,5 +1,5 @@
-//! What flows without an end of their own have in common: they get their turn when something came for them, and they are
-//! over when nothing moved for a while.
+//! What flows without an end of their own have in common: they get their turn when something came for them, and they
+//! are over when nothing moved for a while.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};

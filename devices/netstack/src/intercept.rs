@@ -1,10 +1,10 @@
 //! The seam by which the launcher takes flows over, to look into them or to answer them itself.
 //!
-//! An [`Interceptor`] is asked on the gateway's thread about TCP flows that the policy has allowed; it cannot allow what
-//! the policy denies. A flow that it takes ends in a stream socket whose other end it is given, with what is known of the
-//! flow: the guest's bytes from the first on come out of it, what is written into it goes to the guest, and a half-close
-//! means the same on both sides. The checks of module `inspect` stay in front of a flow that rests on names. There is
-//! no TLS and no HTTP in this package beyond what those checks need.
+//! An [`Interceptor`] is asked on the gateway's thread about TCP flows that the policy has allowed; it cannot allow
+//! what the policy denies. A flow that it takes ends in a stream socket whose other end it is given, with what is known
+//! of the flow: the guest's bytes from the first on come out of it, what is written into it goes to the guest, and a
+//! half-close means the same on both sides. The checks of module `inspect` stay in front of a flow that rests on names.
+//! There is no TLS and no HTTP in this package beyond what those checks need.
 
 use std::fmt;
 use std::io;

@@ -12,9 +12,9 @@
 //! clients of the host -> published ports  -> tcp or udp -> guest
 //! ```
 //!
-//! A TCP flow that only a rule about a name opens has to name that host itself before a byte of it goes on (module `inspect`
-//! has the table of verdicts); an [`Interceptor`] may watch or take over flows that are allowed; where the host has a
-//! [`Proxy`], flows are opened there.
+//! A TCP flow that only a rule about a name opens has to name that host itself before a byte of it goes on (module
+//! `inspect` has the table of verdicts); an [`Interceptor`] may watch or take over flows that are allowed; where the
+//! host has a [`Proxy`], flows are opened there.
 //!
 //! What is not forwarded: anything that does not come from the guest's own addresses; protocols other than TCP, UDP and
 //! ICMP echo; packets with IPv4 options or IPv6 extension headers that steer them on, such as source routes (those that

@@ -1,8 +1,9 @@
 //! Fragments put together again before anything about them is judged.
 //!
 //! Bounded in packets, pieces, bytes and time. Pieces that overlap end their packet (RFC 5722, also for IPv4, where the
-//! ways to resolve an overlap are what attacks are made of); so do pieces beyond the end. An exact repetition is ignored
-//! (RFC 8200, 4.5). A packet that was ended stays known until its time is over, lest the rest of it forms another one.
+//! ways to resolve an overlap are what attacks are made of); so do pieces beyond the end. An exact repetition is
+//! ignored (RFC 8200, 4.5). A packet that was ended stays known until its time is over, lest the rest of it forms
+//! another one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

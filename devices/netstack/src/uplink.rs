@@ -10,8 +10,8 @@ use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum, fragments}
 
 /// The guest's card, with the place where frames for it are built.
 ///
-/// While any of them wait for the guest, the gateway takes nothing from it and asks no flow for data, so that the backlog
-/// stays at what one frame from the guest can cause.
+/// While any of them wait for the guest, the gateway takes nothing from it and asks no flow for data, so that the
+/// backlog stays at what one frame from the guest can cause.
 #[derive(Debug)]
 pub(crate) struct Uplink {
     /// The card's, during a turn.
@@ -98,8 +98,8 @@ impl Uplink {
         result
     }
 
-    /// Sends the IP packet that `build` writes, all but its TCP or UDP checksum, into a space of `space` bytes. There is
-    /// none if it gives none.
+    /// Sends the IP packet that `build` writes, all but its TCP or UDP checksum, into a space of `space` bytes. There
+    /// is none if it gives none.
     pub(crate) fn send_if(&mut self, space: usize, build: impl FnOnce(&mut [u8]) -> Option<Built>) {
         let built = self.frame.get_mut(ETHERNET..ETHERNET.saturating_add(space)).and_then(build);
         if let Some(built) = built {
@@ -107,9 +107,9 @@ impl Uplink {
         }
     }
 
-    /// Sends a TCP segment with `headers` bytes of headers and at most `most` bytes of payload, which `fill` writes into
-    /// the guest's memory. `build` writes the headers when it is known how many there are, and gives the size of the pieces
-    /// that a large segment is to be cut into. For guests that finish checksums.
+    /// Sends a TCP segment with `headers` bytes of headers and at most `most` bytes of payload, which `fill` writes
+    /// into the guest's memory. `build` writes the headers when it is known how many there are, and gives the size of
+    /// the pieces that a large segment is to be cut into. For guests that finish checksums.
     pub(crate) fn send_filled(
         &mut self,
         headers: usize,
@@ -146,8 +146,8 @@ impl Uplink {
     }
 }
 
-/// Finishes the beginning of an IP packet, all headers at least, as far as the guest does not do it; nothing when the guest
-/// cannot take it at all.
+/// Finishes the beginning of an IP packet, all headers at least, as far as the guest does not do it; nothing when the
+/// guest cannot take it at all.
 fn finish(packet: &mut [u8], built: Built, offloads: Offloads) -> Option<FrameHeader> {
     let transport = checksum::transport(packet)?;
     let header_len = ETHERNET + transport.start;

@@ -1,9 +1,9 @@
 //! How much a guest may say in the names it asks for below an allowed suffix.
 //!
-//! A rule `*.pkg.example` lets the guest choose every byte before the suffix, and the servers of `pkg.example` read them:
-//! a tunnel, if a slow one. Each new name costs as many bytes as the rule leaves to the guest; 4 KiB may be spent at
-//! once, and 64 bytes come back every second. That is far more than looking up the hosts of a site takes, and far less
-//! than a useful tunnel does. Names asked before cost nothing, and names that a rule spells out cost nothing.
+//! A rule `*.pkg.example` lets the guest choose every byte before the suffix, and the servers of `pkg.example` read
+//! them: a tunnel, if a slow one. Each new name costs as many bytes as the rule leaves to the guest; 4 KiB may be spent
+//! at once, and 64 bytes come back every second. That is far more than looking up the hosts of a site takes, and far
+//! less than a useful tunnel does. Names asked before cost nothing, and names that a rule spells out cost nothing.
 
 use std::collections::HashSet;
 use std::time::Instant;

@@ -1,16 +1,13 @@
 //! Questions on their way to the host's resolvers and back.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use policy::Reason;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::allowance::Allowance;
 use super::cache::Cache;
+use super::exchange::{Exchange, Heard, Origin};
 use super::message::{Answer, Query, Rcode, parse_query};
 use super::servers::Servers;
 use super::special;
@@ -19,45 +16,15 @@ use crate::config::Resolvers;
 use crate::context::Context;
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
-use crate::timers::Armed;
 
-/// How long one server gets, and how many tries there are in all: less than the five seconds of patience that the
-/// guest's own resolver has.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How many tries there are in all: they take less than the five seconds of patience that the guest's own resolver has.
 const MAX_TRIES: usize = 3;
 const MAX_MESSAGE: usize = 65_535;
-
-/// Who asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// A datagram, to the server the guest thinks it asks.
-    Udp { guest: SocketAddr, server: SocketAddr },
-    /// A connection.
-    Tcp(Key),
-}
 
 /// An answer that is ready for the guest; none when the question deserved none.
 pub(crate) struct Reply {
     pub(crate) origin: Origin,
     pub(crate) message: Option<Vec<u8>>,
-}
-
-/// How a server is being asked.
-enum Transport {
-    Udp(OwnedFd),
-    Tcp { fd: OwnedFd, unsent: Vec<u8>, received: Vec<u8> },
-}
-
-struct Exchange {
-    /// The audit's.
-    number: u64,
-    origin: Origin,
-    query: Query,
-    id: u16,
-    tries: usize,
-    transport: Option<Transport>,
-    deadline: Instant,
-    armed: Armed,
 }
 
 /// The questions in flight.
@@ -70,16 +37,6 @@ pub(crate) struct Resolver {
     cached_from: Vec<SocketAddr>,
     allowance: Option<Allowance>,
     buffer: Box<[u8]>,
-}
-
-/// What a server has come up with.
-enum Heard {
-    /// Nothing yet.
-    Nothing,
-    /// A message.
-    Message(Vec<u8>),
-    /// It will not answer.
-    Failure,
 }
 
 impl Resolver {
@@ -139,16 +96,7 @@ impl Resolver {
             context.limit_of(number, "DNS questions in flight");
             return self.replies.push(Reply { origin, message: Some(query.fail(Rcode::ServFail)) });
         }
-        let key = self.exchanges.insert(Exchange {
-            number,
-            origin,
-            query,
-            id: 0,
-            tries: 0,
-            transport: None,
-            deadline: context.now,
-            armed: Armed::default(),
-        });
+        let key = self.exchanges.insert(Exchange::new(number, origin, query, context.now));
         self.try_next(context, key);
     }
 
@@ -183,12 +131,12 @@ impl Resolver {
     fn try_next(&mut self, context: &mut Context, key: Key) {
         loop {
             let Some(exchange) = self.exchanges.get_mut(key) else { return };
-            exchange.transport = None;
+            exchange.hang_up();
             let servers = self.servers.current();
             let server = servers.get(exchange.tries.checked_rem(servers.len()).unwrap_or(0)).copied();
             let (Some(server), true) = (server, exchange.tries < MAX_TRIES) else { break };
             exchange.tries += 1;
-            if start(context, exchange, server, key).is_ok() {
+            if exchange.start(context, server, key).is_ok() {
                 return;
             }
         }
@@ -201,12 +149,7 @@ impl Resolver {
     pub(crate) fn on_ready(&mut self, context: &mut Context, key: Key, _ready: Ready) {
         loop {
             let Some(exchange) = self.exchanges.get_mut(key) else { return };
-            let Some(transport) = &mut exchange.transport else { return };
-            let (over_tcp, heard) = match transport {
-                Transport::Udp(fd) => (false, hear_udp(fd, &mut self.buffer)),
-                Transport::Tcp { fd, unsent, received } => (true, hear_tcp(fd, unsent, received, &mut self.buffer)),
-            };
-            match heard {
+            match exchange.hear(&mut self.buffer) {
                 Heard::Nothing => return,
                 Heard::Failure => return self.try_next(context, key),
                 Heard::Message(message) => {
@@ -219,7 +162,7 @@ impl Resolver {
                             return self.try_next(context, key);
                         }
                         Ok(answer) => return self.on_answer(context, key, answer),
-                        Err(_) if over_tcp => return self.try_next(context, key),
+                        Err(_) if exchange.is_over_tcp() => return self.try_next(context, key),
                         // Not for us; the right answer may still come.
                         Err(_) => {}
                     }
@@ -265,68 +208,6 @@ impl Resolver {
             context.timers.arm(&mut exchange.armed, Owner::Dns(key).into(), exchange.deadline);
         } else {
             self.try_next(context, key);
-        }
-    }
-}
-
-/// Sends the question to `server`, the way it came: over TCP when the guest wants an answer of any length.
-fn start(context: &mut Context, exchange: &mut Exchange, server: SocketAddr, key: Key) -> Result<(), Errno> {
-    let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    let mut id = [0; 2];
-    getrandom(&mut id, GetRandomFlags::empty())?;
-    exchange.id = u16::from_ne_bytes(id);
-    let message = exchange.query.to_upstream(exchange.id);
-    let transport = match exchange.origin {
-        Origin::Udp { .. } => {
-            let fd = context.dialer.udp(server).map_err(failed)?;
-            send(&fd, &message, SendFlags::NOSIGNAL)?;
-            context.poller.add(&fd, Owner::Dns(key)).map_err(failed)?;
-            Transport::Udp(fd)
-        }
-        Origin::Tcp(_) => {
-            let fd = context.dialer.tcp(server).map_err(failed)?;
-            context.poller.add(&fd, Owner::Dns(key)).map_err(failed)?;
-            let len = u16::try_from(message.len()).map_err(|_| Errno::MSGSIZE)?;
-            let unsent = len.to_be_bytes().into_iter().chain(message).collect();
-            Transport::Tcp { fd, unsent, received: Vec::new() }
-        }
-    };
-    exchange.transport = Some(transport);
-    exchange.deadline = context.now + PATIENCE;
-    context.timers.arm(&mut exchange.armed, Owner::Dns(key).into(), exchange.deadline);
-    Ok(())
-}
-
-fn hear_udp(fd: &OwnedFd, buffer: &mut [u8]) -> Heard {
-    match recv(fd, &mut *buffer, RecvFlags::empty()) {
-        Ok((_, count)) => Heard::Message(buffer.get(..count).unwrap_or_default().to_vec()),
-        Err(Errno::AGAIN) => Heard::Nothing,
-        Err(_) => Heard::Failure,
-    }
-}
-
-fn hear_tcp(fd: &OwnedFd, unsent: &mut Vec<u8>, received: &mut Vec<u8>, buffer: &mut [u8]) -> Heard {
-    if matches!(sockopt::socket_error(fd), Ok(Err(_)) | Err(_)) {
-        return Heard::Failure;
-    }
-    while !unsent.is_empty() {
-        match send(fd, unsent, SendFlags::NOSIGNAL) {
-            Ok(count) => drop(unsent.drain(..count)),
-            Err(Errno::AGAIN | Errno::NOTCONN) => return Heard::Nothing,
-            Err(_) => return Heard::Failure,
-        }
-    }
-    loop {
-        if let Some(&len) = received.first_chunk::<2>()
-            && let Some(message) = received.get(2..2 + usize::from(u16::from_be_bytes(len)))
-        {
-            return Heard::Message(message.to_vec());
-        }
-        match recv(fd, &mut *buffer, RecvFlags::empty()) {
-            Ok((_, 0)) => return Heard::Failure,
-            Ok((_, count)) => received.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-            Err(Errno::AGAIN) => return Heard::Nothing,
-            Err(_) => return Heard::Failure,
         }
     }
 }

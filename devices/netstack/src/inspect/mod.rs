@@ -1,9 +1,9 @@
 //! What a stream says about the host it is for, checked before a byte of it leaves.
 //!
-//! A rule about a name opens the addresses that the gateway's own answers gave for the name. Many names share an address,
-//! so for a TCP flow that nothing but such a rule opens, the guest's own words must name one of the names that the
-//! address was given for and that the rules allow at this port. They are never trusted alone: the address was judged
-//! before, and the words can only narrow. The upstream connection stands while they are read, since the guest is
+//! A rule about a name opens the addresses that the gateway's own answers gave for the name. Many names share an
+//! address, so for a TCP flow that nothing but such a rule opens, the guest's own words must name one of the names that
+//! the address was given for and that the rules allow at this port. They are never trusted alone: the address was
+//! judged before, and the words can only narrow. The upstream connection stands while they are read, since the guest is
 //! answered only when it does, but nothing of the guest's bytes reaches it before the verdict. What the server sends
 //! first passes at once. Flows that an address rule, a preset or `lan` opens are not looked into at all.
 //!
@@ -22,13 +22,13 @@
 //! | a hello or a request that is not complete after [`StreamChecks::patience`] | denied |
 //! | nothing | waits; the server may speak first |
 //!
-//! The resolver leaves the keys for encrypted hellos out of its answers, so a client of good will has none. A hostile one
-//! brings them along: those of a large provider are the same for all its sites, and so an allowed name outside with
-//! another one inside reaches any of them. Browsers send an encrypted hello that is none with every connection (GREASE, RFC
-//! 9849, 6.2), made so that nobody on the way can tell it from a real one; nobody but the server can, and the gateway
-//! cannot take it out of a hello that the handshake's keys depend on. So it is one verdict for both. A browser under
-//! name rules needs ECH switched off (Chromium: policy `EncryptedClientHelloEnabled`), a rule for the address, or a
-//! user who accepts the risk and says so.
+//! The resolver leaves the keys for encrypted hellos out of its answers, so a client of good will has none. A hostile
+//! one brings them along: those of a large provider are the same for all its sites, and so an allowed name outside with
+//! another one inside reaches any of them. Browsers send an encrypted hello that is none with every connection (GREASE,
+//! RFC 9849, 6.2), made so that nobody on the way can tell it from a real one; nobody but the server can, and the
+//! gateway cannot take it out of a hello that the handshake's keys depend on. So it is one verdict for both. A browser
+//! under name rules needs ECH switched off (Chromium: policy `EncryptedClientHelloEnabled`), a rule for the address, or
+//! a user who accepts the risk and says so.
 //!
 //! UDP, and so QUIC of every version, is opened by no name rule. A denial is a reset, with the reason in the audit.
 

@@ -2,8 +2,8 @@
 //!
 //! Where a network lets nothing out but by an HTTP proxy, the host's own programs learn of it by `HTTPS_PROXY`,
 //! `HTTP_PROXY` and `NO_PROXY`. The launcher passes these on, and every TCP flow that the policy has allowed is then
-//! opened with a CONNECT to that proxy: `HTTP_PROXY` serves port 80, `HTTPS_PROXY` the rest, each serves all if the other
-//! is not set. CONNECT names the host that the guest resolved, so that the proxy's own rules can judge it, or the
+//! opened with a CONNECT to that proxy: `HTTP_PROXY` serves port 80, `HTTPS_PROXY` the rest, each serves all if the
+//! other is not set. CONNECT names the host that the guest resolved, so that the proxy's own rules can judge it, or the
 //! address where no name is known. What `NO_PROXY` names, and the host's own loopback, is connected to directly.
 //!
 //! It fails closed: a proxy that cannot be found, does not answer or refuses is a connection refused, never a direct

@@ -1,5 +1,5 @@
-//! Who holds a port, for an error that helps: the socket tables of /proc give an inode, the descriptors of processes the
-//! process that has it. Processes of other users stay hidden from an ordinary one.
+//! Who holds a port, for an error that helps: the socket tables of /proc give an inode, the descriptors of processes
+//! the process that has it. Processes of other users stay hidden from an ordinary one.
 
 use std::fmt;
 use std::fs;

@@ -65,8 +65,8 @@ impl Ports {
         Ok(())
     }
 
-    /// Frees a port; false when there is none of that address. Connections of TCP clients go on, mappings of UDP clients
-    /// end with the socket that they share.
+    /// Frees a port; false when there is none of that address. Connections of TCP clients go on, mappings of UDP
+    /// clients end with the socket that they share.
     pub(crate) fn remove(
         &mut self,
         context: &mut Context,

@@ -1,8 +1,8 @@
 //! What a guest that was not told its addresses asks the gateway: DHCP, router and neighbour discovery.
 //!
 //! Our own guests know everything from the agent; this is for images with a network setup of their own. There is one
-//! address of each family to have, for one card, so nothing a guest asks for takes anything away: leases cannot run out.
-//! What guests offer or announce themselves is never believed.
+//! address of each family to have, for one card, so nothing a guest asks for takes anything away: leases cannot run
+//! out. What guests offer or announce themselves is never believed.
 
 mod advertisement;
 mod dhcp;

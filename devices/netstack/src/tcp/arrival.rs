@@ -85,8 +85,8 @@ impl Tcb {
         let len = i64::from(segment.len());
         let is_acceptable = match len {
             0 => offset == 0 || (0..window).contains(&offset),
-            // A segment that stands right behind what we have is looked into with a closed window, too: it may acknowledge,
-            // and its end may take no room.
+            // A segment that stands right behind what we have is looked into with a closed window, too: it may
+            // acknowledge, and its end may take no room.
             _ => offset == 0 || (offset < window && offset + len > 0),
         };
         if !is_acceptable {

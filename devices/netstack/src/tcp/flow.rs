@@ -1,23 +1,19 @@
-//! One flow, and how bytes move through it.
+//! One flow, what it is made of and what becomes of it; `to_host` and `to_guest` move its bytes.
 //!
-//! Nothing is buffered on the way. What the host's socket has for the guest is looked at in place, behind the headers of
-//! the frame that takes it there, and is passed over in the socket once the guest has acknowledged it. What the guest
-//! sends goes into the host's socket straight out of its frame. Only what the socket does not take is held, within the
-//! window that the guest was given, and that window stays shut until it is gone.
+//! Nothing is buffered on the way. What the host's socket has for the guest is looked at in place, behind the headers
+//! of the frame that takes it there, and is passed over in the socket once the guest has acknowledged it. What the
+//! guest sends goes into the host's socket straight out of its frame. Only what the socket does not take is held,
+//! within the window that the guest was given, and that window stays shut until it is gone.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use virtio::Writer;
-use virtio::frame::Unsent;
-
 use super::arrival::Arrival;
 use super::held::Held;
-use super::segment::{FIN, Segment, Tuple};
+use super::segment::{Segment, Tuple};
 use super::state::{State, Tcb};
 use super::timer::Gone;
-use super::upstream::{Broken, Peeked, Upstream};
+use super::upstream::{Broken, Upstream};
 use crate::audit::{Outcome, Subject};
 use crate::context::Context;
 use crate::dialer::Greeting;
@@ -25,10 +21,7 @@ use crate::inspect::Gate;
 use crate::intercept::FlowFacts;
 use crate::poller::Ready;
 use crate::timers::Armed;
-use crate::uplink::Uplink;
 
-/// Frames to the guest before other flows get their turn.
-const MAX_FRAMES: usize = 16;
 /// Bytes taken before the guest hears of it in the middle of a batch of frames, so that it need not stop for that.
 const ACKNOWLEDGE_EVERY: u32 = 256 << 10;
 /// Room for a guest whose bytes are looked into.
@@ -70,9 +63,9 @@ pub(super) struct Flow {
     /// What the other side has not taken.
     pub(super) held: Held,
     /// The other side was told that the guest sends no more.
-    told_upstream: bool,
+    pub(super) told_upstream: bool,
     /// The other side sends no more.
-    upstream_done: bool,
+    pub(super) upstream_done: bool,
 }
 
 /// What a turn came to.
@@ -173,17 +166,6 @@ impl Flow {
         Ok(())
     }
 
-    /// Takes bytes of the guest, in order; gives how many.
-    fn take(&mut self, context: &mut Context, bytes: &[u8]) -> Result<usize, Outcome> {
-        let mut sent = 0;
-        if let (Upstream::Socket(socket), None, true) = (&mut self.upstream, &self.gate, self.held.is_empty()) {
-            sent = socket.write(bytes)?;
-            self.from_guest += to_u64(sent);
-        }
-        let rest = bytes.get(sent..).unwrap_or_default();
-        if rest.is_empty() { Ok(sent) } else { Ok(sent + self.held.push(rest, &mut context.stalled)) }
-    }
-
     /// Moves what can be moved. Whole messages for the resolver are added to `questions`.
     pub(super) fn pump(&mut self, context: &mut Context, questions: &mut Vec<Vec<u8>>) -> Pumped {
         self.advance(context, questions).unwrap_or_else(Pumped::Over)
@@ -234,143 +216,6 @@ impl Flow {
         }
     }
 
-    /// Guest to host.
-    fn pump_out(&mut self, context: &mut Context, questions: &mut Vec<Vec<u8>>) -> Result<(), Outcome> {
-        match &mut self.upstream {
-            Upstream::Socket(socket) if self.gate.is_none() => {
-                if !self.held.is_empty() {
-                    let sent = socket.write(self.held.bytes())?;
-                    self.held.take(sent, &mut context.stalled);
-                    self.from_guest += to_u64(sent);
-                }
-            }
-            Upstream::Socket(_) => self.pump_gate(context)?,
-            Upstream::Resolver(stream) => {
-                while !self.held.is_empty() && stream.room() > 0 {
-                    let bytes = self.held.bytes();
-                    let bytes = bytes.get(..stream.room()).unwrap_or(bytes);
-                    let count = bytes.len();
-                    questions.extend(stream.push(bytes));
-                    self.held.take(count, &mut context.stalled);
-                    self.from_guest += to_u64(count);
-                }
-            }
-        }
-        let is_done = matches!(&self.stage, Stage::Open(tcb) if tcb.guest_is_done());
-        if !is_done || self.told_upstream || !self.held.is_empty() {
-            return Ok(());
-        }
-        if let Some(gate) = &mut self.gate {
-            gate.finish().map_err(|_| Outcome::Denied)?;
-            self.pump_gate(context)?;
-            if self.gate.as_ref().is_some_and(|gate| gate.question().is_some() || !gate.released().is_empty()) {
-                return Ok(());
-            }
-        }
-        self.told_upstream = true;
-        Ok(self.upstream.finish()?)
-    }
-
-    /// Guest to host by way of the gate.
-    fn pump_gate(&mut self, context: &mut Context) -> Result<(), Outcome> {
-        let (Some(gate), Upstream::Socket(socket)) = (&mut self.gate, &mut self.upstream) else { return Ok(()) };
-        loop {
-            let sent = socket.write(gate.released())?;
-            gate.sent(sent);
-            self.from_guest += to_u64(sent);
-            let bytes = self.held.bytes();
-            let bytes = bytes.get(..gate.room()).unwrap_or(bytes);
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let count = bytes.len();
-            gate.push(bytes, context.now).map_err(|_| Outcome::Denied)?;
-            self.held.take(count, &mut context.stalled);
-        }
-    }
-
-    /// Host to guest. True when its share was not enough.
-    fn pump_in(&mut self, context: &mut Context) -> Result<bool, Outcome> {
-        for _ in 0..MAX_FRAMES {
-            let Stage::Open(tcb) = &mut self.stage else { return Ok(false) };
-            if context.uplink.is_blocked() {
-                return Ok(false);
-            }
-            if tcb.syn_due {
-                let header = tcb.syn_header(self.tuple.payload_within(context.mtu.into()));
-                self.tuple.send(&mut context.uplink, &header);
-                tcb.syn_sent(context.now);
-                return Ok(false);
-            }
-            if tcb.fin_is_due() {
-                self.tuple.send(&mut context.uplink, &tcb.header(FIN));
-                tcb.data_sent(0, true, context.now);
-                return Ok(false);
-            }
-            let offset = to_usize(tcb.nxt.since(tcb.una));
-            let is_new = tcb.nxt == tcb.sent;
-            // Who takes a flow over takes it from a place that both sides agree on.
-            let is_asking = self.gate.as_ref().is_some_and(|gate| gate.question().is_some());
-            let has_more = !self.upstream_done && !is_asking && self.upstream.has_more(offset, self.told_upstream);
-            if is_new && !has_more {
-                return Ok(false);
-            }
-            let room = to_usize(tcb.sendable()).min(self.upstream.reach(&context.scratch).saturating_sub(offset));
-            if room == 0 {
-                tcb.wait_for_window(context.now);
-                return Ok(false);
-            }
-            if !self.send_data(context, offset, room, is_new)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Sends one frame of what the host has for the guest; false when there was nothing.
-    fn send_data(&mut self, context: &mut Context, offset: usize, room: usize, is_new: bool) -> Result<bool, Outcome> {
-        let Stage::Open(tcb) = &mut self.stage else { return Ok(false) };
-        let Context { uplink, scratch, now, .. } = context;
-        let offloads = uplink.offloads();
-        let takes_large = if self.tuple.guest.is_ipv4() { offloads.tcp4_segments } else { offloads.tcp6_segments };
-        let mss = usize::from(tcb.mss);
-        let most = match usize::from(self.tuple.payload_within(usize::MAX)) {
-            longest if takes_large => longest - longest % mss,
-            _ => mss,
-        };
-        let room = room.min(most);
-        let peeked = if offloads.checksum && self.upstream.is_direct() {
-            send_direct(&mut self.upstream, &self.tuple, tcb, uplink, offset, room)?
-        } else {
-            let (upstream, told, mut peeked) = (&mut self.upstream, self.told_upstream, Ok(Peeked::Nothing));
-            self.tuple.send_with(uplink, room, tcb.mss, |space| {
-                peeked = upstream.peek(offset, space, told, scratch);
-                let Ok(Peeked::Bytes { count, drained, ends }) = peeked else { return None };
-                Some((count, tcb.data_header(to_u32(count), drained, ends)))
-            });
-            peeked?
-        };
-        match peeked {
-            Peeked::Bytes { count, ends, .. } => {
-                let ends = ends || tcb.ends_behind(to_u32(count));
-                let before = tcb.sent;
-                tcb.data_sent(to_u32(count), ends, *now);
-                self.upstream_done |= ends;
-                self.to_guest += u64::from(tcb.sent.since(before).saturating_sub(ends.into()));
-                Ok(true)
-            }
-            _ if uplink.is_blocked() => Ok(false),
-            // What the guest has not acknowledged must still be there.
-            _ if !is_new => Err(Outcome::RemoteReset),
-            Peeked::Nothing => Ok(false),
-            Peeked::End => {
-                self.upstream_done = true;
-                tcb.fin = Some(tcb.nxt);
-                Ok(true)
-            }
-        }
-    }
-
     /// Nothing moves: is it over?
     fn settle(&self) -> Pumped {
         match &self.stage {
@@ -414,43 +259,14 @@ impl Flow {
     }
 }
 
-/// Sends one frame of what a socket has for the guest without a stop on the way.
-fn send_direct(
-    upstream: &mut Upstream,
-    tuple: &Tuple,
-    tcb: &Tcb,
-    uplink: &mut Uplink,
-    offset: usize,
-    room: usize,
-) -> Result<Peeked, Outcome> {
-    let peeked = Cell::new(Ok(Peeked::Nothing));
-    let fill = |space: &mut Writer<'_>| {
-        peeked.set(upstream.peek_into(offset, space));
-        Ok(())
-    };
-    let sent = tuple.send_filled(uplink, room, tcb.mss, fill, |count| {
-        let (drained, ends) = match peeked.get() {
-            Ok(Peeked::Bytes { drained, ends, .. }) => (drained, ends),
-            _ => (false, false),
-        };
-        tcb.data_header(to_u32(count), drained, ends)
-    });
-    match sent {
-        Ok(_) => Ok(peeked.get()?),
-        // The flow gets another turn when the guest offers buffers.
-        Err(Unsent::Blocked) => Ok(Peeked::Nothing),
-        Err(Unsent::Never | Unsent::Failed(_)) => Err(Outcome::Failed),
-    }
-}
-
-fn to_usize(count: u32) -> usize {
+pub(super) fn to_usize(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-fn to_u32(count: usize) -> u32 {
+pub(super) fn to_u32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn to_u64(count: usize) -> u64 {
+pub(super) fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }

@@ -15,8 +15,8 @@ const FULL_WINDOW: u32 = 16 << 10;
 pub(crate) struct Stalled(usize);
 
 impl Stalled {
-    /// How far ahead a guest may send on a connection that holds nothing. Such a window is a promise: what fits into it is
-    /// held should the other side not take it.
+    /// How far ahead a guest may send on a connection that holds nothing. Such a window is a promise: what fits into it
+    /// is held should the other side not take it.
     pub(super) fn window(&self) -> u32 {
         match self.0 {
             0..CROWDED => WINDOW,

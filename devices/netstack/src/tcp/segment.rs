@@ -156,8 +156,8 @@ impl Tuple {
         uplink.send_ip(len, None, |packet| self.write(packet, header));
     }
 
-    /// Sends a segment with a payload of at most `room` bytes, which `fill` puts in place; it gives their number and the
-    /// header. More than `mss` of them are a large segment.
+    /// Sends a segment with a payload of at most `room` bytes, which `fill` puts in place; it gives their number and
+    /// the header. More than `mss` of them are a large segment.
     pub(super) fn send_with(
         &self,
         uplink: &mut Uplink,

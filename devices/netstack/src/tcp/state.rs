@@ -1,8 +1,8 @@
 //! What the gateway knows of a connection with the guest, and the states it goes through.
 //!
-//! This half of a connection holds no byte of payload: what goes to the guest stays in the host's socket until the guest
-//! has acknowledged it, what comes from the guest is acknowledged when it was taken. Sequence numbers and windows are all
-//! there is. `arrival` judges segments of the guest, `timer` says what is due when nothing comes.
+//! This half of a connection holds no byte of payload: what goes to the guest stays in the host's socket until the
+//! guest has acknowledged it, what comes from the guest is acknowledged when it was taken. Sequence numbers and windows
+//! are all there is. `arrival` judges segments of the guest, `timer` says what is due when nothing comes.
 
 use std::time::Instant;
 
@@ -276,8 +276,8 @@ impl Tcb {
         self.clock.nothing_owed();
     }
 
-    /// Takes `count` bytes of the segment at hand as received, and the guest's end of stream if `ends` (RFC 9293, 3.10.7.4,
-    /// seventh and eighth).
+    /// Takes `count` bytes of the segment at hand as received, and the guest's end of stream if `ends` (RFC 9293,
+    /// 3.10.7.4, seventh and eighth).
     pub(super) fn accept(&mut self, count: u32, ends: bool, now: Instant) {
         self.expected = self.expected.plus(count);
         self.edge = self.edge.max(self.expected);

@@ -1,42 +1,24 @@
-//! All TCP flows of the guest.
+//! All TCP flows of the guest: found by their 4-tuples, pumped when something happened to them, ended.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::hash::RandomState;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use policy::{Name, Protocol};
-use rustix::io::Errno;
-use rustix::net::sockopt;
+use policy::Protocol;
 
-use super::dns_stream::DnsStream;
-use super::flow::{CONNECT_TIMEOUT, Flow, Pumped, Stage};
+use super::flow::{Flow, Pumped, Stage};
 use super::segment::{Segment, Tuple};
-use super::sequence::Seq;
-use super::state::Tcb;
 use super::upstream::Upstream;
-use crate::audit::{Event, Outcome, Subject};
-use crate::config::Publish;
-use crate::context::{Context, Decision, Grant};
-use crate::dialer::Dialed;
-use crate::intercept::{Handover, OnHello, handover_pair};
+use crate::audit::Outcome;
+use crate::context::Context;
 use crate::poller::{Owner, Ready};
 use crate::slab::{Key, Slab};
 use crate::timers::Armed;
-use crate::wire::{Packet, Unreachable, unreachable};
+use crate::wire::Packet;
 
 /// Where ephemeral ports of the gateway begin (RFC 6335, 6).
-const FIRST_EPHEMERAL: u16 = 49_152;
-/// A client of a published port.
-pub(crate) struct Client {
-    pub(crate) socket: OwnedFd,
-    pub(crate) address: SocketAddr,
-    /// Which port it came by.
-    pub(crate) port: Publish,
-}
+pub(super) const FIRST_EPHEMERAL: u16 = 49_152;
 
 /// Resolution of the timers of a flow.
 const TICK: Duration = Duration::from_millis(1);
@@ -44,15 +26,17 @@ const TICK: Duration = Duration::from_millis(1);
 const ROUND: Duration = Duration::from_secs(60);
 
 pub(crate) struct TcpTable {
-    flows: Slab<Flow>,
-    by_tuple: HashMap<Tuple, Key>,
-    connecting: usize,
+    pub(super) flows: Slab<Flow>,
+    pub(super) by_tuple: HashMap<Tuple, Key>,
+    /// How many of them wait for the host's connection.
+    pub(super) opening: usize,
     dirty: Vec<Key>,
-    next_port: u16,
+    /// The port of the gateway that the next client of a published port gets.
+    pub(super) next_port: u16,
     questions: Vec<(Key, Vec<u8>)>,
     round: Armed,
     /// What nobody who is to guess a sequence number knows (RFC 6528).
-    secret: RandomState,
+    pub(super) secret: RandomState,
 }
 
 impl TcpTable {
@@ -60,7 +44,7 @@ impl TcpTable {
         Self {
             flows: Slab::new(),
             by_tuple: HashMap::new(),
-            connecting: 0,
+            opening: 0,
             dirty: Vec::new(),
             next_port: FIRST_EPHEMERAL,
             questions: Vec::new(),
@@ -106,193 +90,7 @@ impl TcpTable {
         }
     }
 
-    /// Judges a new connection and starts it.
-    fn open(&mut self, context: &mut Context, segment: Segment, packet: &Packet<'_>) {
-        // No cookie was ever given out for data in a SYN (RFC 7413).
-        if segment.payload > 0 {
-            return;
-        }
-        let tuple = segment.tuple;
-        if self.flows.len() >= context.limits.tcp_flows || self.connecting >= context.limits.tcp_connecting {
-            context.limit("TCP connections");
-            return segment.refuse(&mut context.uplink);
-        }
-        match context.decide(Protocol::Tcp, tuple.remote) {
-            Decision::Ignore => {}
-            Decision::Deny => segment.refuse(&mut context.uplink),
-            Decision::Resolver => self.open_resolver(context, &segment),
-            Decision::Dial { to, second, subject } => {
-                let grant = context.grant(tuple.guest, tuple.remote);
-                if grant.taken {
-                    return self.open_taken(context, &segment, grant, subject);
-                }
-                match dial(context, to, second, &grant.facts.names) {
-                    Ok((Dialed { socket, greeting }, fallback)) => {
-                        let waits = greeting.is_some();
-                        let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback, greeting };
-                        let mut flow = Flow::new(tuple, stage, Upstream::socket(socket), context.now);
-                        flow.gate = grant.gate;
-                        flow.facts = Some(Box::new(grant.facts));
-                        flow.subject = Some(subject);
-                        self.connecting += 1;
-                        self.insert(context, flow);
-                        if waits && let Some(&key) = self.by_tuple.get(&tuple) {
-                            self.arm_greeting(context, key);
-                        }
-                    }
-                    Err(error) => {
-                        if is_exhausted(&error) {
-                            context.limit_of(subject.number, "file descriptors");
-                        } else {
-                            context.closed(&subject, Outcome::Unreachable, context.now, 0, 0);
-                        }
-                        refuse(context, &segment, packet.bytes, &error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Brings a flow to the launcher, which wants it.
-    fn open_taken(&mut self, context: &mut Context, segment: &Segment, grant: Grant, subject: Box<Subject>) {
-        let Grant { facts, gate, .. } = grant;
-        let (ours, stream) = match handover_pair() {
-            Ok(pair) => pair,
-            Err(error) => return tracing::warn!(%error, "Connection of the guest cannot be handed over"),
-        };
-        let mut flow =
-            Flow::opened(segment.tuple, self.accepting(context, segment), Upstream::socket(ours), context.now);
-        flow.gate = gate;
-        flow.facts = Some(Box::new(facts.clone()));
-        flow.subject = Some(subject);
-        self.insert(context, flow);
-        if let Some(interceptor) = &mut context.interceptor {
-            interceptor.take(Handover { facts, stream, hello: None, upstream: None });
-        }
-    }
-
-    /// Tells what the gate of a flow found out, asks who wants to be asked, and takes the gate down once it is open.
-    fn attend(&mut self, context: &mut Context, key: Key) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let is_in_flight = flow.is_in_flight();
-        let (Some(gate), Some(facts)) = (&mut flow.gate, &mut flow.facts) else { return };
-        if let (Some(finding), Some(flow)) = (gate.take_finding(), &mut flow.subject) {
-            let why = finding.denial.as_ref().map(ToString::to_string).unwrap_or_default();
-            let (host, allow) = (finding.host.as_ref(), finding.denial.is_none());
-            context.audit.record(context.now, &Event::Stream { flow, host, allow, why: &why });
-            if facts.rests_on_names {
-                facts.names = gate.names().to_vec();
-                flow.names.clone_from(&facts.names);
-            }
-        }
-        if let (Some(hello), Some(interceptor)) = (gate.question().cloned(), &mut context.interceptor) {
-            // Whoever takes the connection over must not be shown what the guest has seen of it.
-            if is_in_flight {
-                return;
-            }
-            if interceptor.on_tls_client_hello(facts, &hello) == OnHello::Take {
-                let handed = handover_pair()
-                    .and_then(|(ours, stream)| context.poller.add(&ours, Owner::Tcp(key)).map(|()| (ours, stream)));
-                let (ours, stream) = match handed {
-                    Ok(pair) => pair,
-                    Err(error) => {
-                        tracing::warn!(%error, "Connection of the guest cannot be handed over");
-                        return self.end(context, key, Outcome::Failed);
-                    }
-                };
-                let mut ours = Upstream::socket(ours);
-                ours.open();
-                let Upstream::Socket(mut upstream) = std::mem::replace(&mut flow.upstream, ours) else { return };
-                // Should that fail, the connection is broken, as whoever has it now will find.
-                let _ = upstream.settle(&mut context.scratch);
-                let (facts, hello, upstream) = (facts.as_ref().clone(), Some(hello), Some(upstream.into_fd()));
-                interceptor.take(Handover { facts, stream, hello, upstream });
-            }
-            if let Some(gate) = &mut flow.gate {
-                gate.open();
-            }
-            return self.mark(key);
-        }
-        if gate.is_open() {
-            flow.gate = None;
-        }
-    }
-
-    fn open_resolver(&mut self, context: &mut Context, segment: &Segment) {
-        let upstream = Upstream::Resolver(DnsStream::default());
-        let flow = Flow::opened(segment.tuple, self.accepting(context, segment), upstream, context.now);
-        self.insert(context, flow);
-    }
-
-    /// Brings a client of a published port to the guest.
-    pub(crate) fn publish(&mut self, context: &mut Context, client: Client, guest: SocketAddr) {
-        if self.flows.len() >= context.limits.tcp_flows {
-            return context.limit("TCP connections");
-        }
-        let Some(tuple) = self.free_tuple(context, guest) else { return };
-        let tcb = self.connecting(context, &tuple);
-        let mut flow = Flow::opened(tuple, tcb, Upstream::socket(client.socket), context.now);
-        flow.ingress = true;
-        flow.subject = Some(context.admit(client.address, client.port));
-        self.insert(context, flow);
-    }
-
-    /// A connection that answers the guest's SYN.
-    fn accepting(&self, context: &Context, segment: &Segment) -> Tcb {
-        Tcb::accepting(segment, self.first_sequence(context, &segment.tuple), context.mtu, context.now)
-    }
-
-    /// A connection that begins with a SYN to the guest.
-    fn connecting(&self, context: &Context, tuple: &Tuple) -> Tcb {
-        Tcb::connecting(tuple, self.first_sequence(context, tuple), context.mtu, context.now)
-    }
-
-    /// Where a connection begins: a clock of 4 microseconds for each tuple, which nobody can set theirs by (RFC 9293, 3.4.1).
-    fn first_sequence(&self, context: &Context, tuple: &Tuple) -> Seq {
-        if cfg!(feature = "fuzz") {
-            // A script gets past a handshake only if it can know what it has to acknowledge.
-            return Seq(0);
-        }
-        let ticks = context.now.saturating_duration_since(context.epoch).as_micros() / 4;
-        let low = |value: u64| u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0);
-        Seq(low(self.secret.hash_one(tuple))).plus(low(u64::try_from(ticks).unwrap_or(0)))
-    }
-
-    /// Brings a client that the guest refused to where the guest relays it; false if there is no such place.
-    fn relay(&mut self, context: &mut Context, key: Key) -> bool {
-        let refused = self.flows.get_mut(key).filter(|flow| flow.ingress && flow.is_untouched()).map(|flow| flow.tuple);
-        let Some(refused) = refused else { return false };
-        let Some(at) = context.relays.get(&refused.guest.port()) else { return false };
-        let guest = SocketAddr::new(context.addresses.guest_v4.into(), *at);
-        // A relay that refuses is not relayed in turn.
-        if guest == refused.guest || context.relays.values().any(|at| *at == refused.guest.port()) {
-            return false;
-        }
-        let Some(tuple) = self.free_tuple(context, guest) else { return false };
-        let tcb = self.connecting(context, &tuple);
-        let Some(flow) = self.flows.get_mut(key) else { return false };
-        flow.tuple = tuple;
-        flow.stage = Stage::Open(tcb);
-        self.by_tuple.remove(&refused);
-        self.by_tuple.insert(tuple, key);
-        self.mark(key);
-        true
-    }
-
-    /// A port of the gateway that has no connection with that port of the guest.
-    fn free_tuple(&mut self, context: &Context, guest: SocketAddr) -> Option<Tuple> {
-        for _ in FIRST_EPHEMERAL..=u16::MAX {
-            let port = self.next_port;
-            self.next_port = port.checked_add(1).unwrap_or(FIRST_EPHEMERAL);
-            let tuple = Tuple { guest, remote: SocketAddr::new(context.addresses.gateway_for(guest.ip()), port) };
-            if !self.by_tuple.contains_key(&tuple) {
-                return Some(tuple);
-            }
-        }
-        None
-    }
-
-    fn insert(&mut self, context: &mut Context, flow: Flow) {
+    pub(super) fn insert(&mut self, context: &mut Context, flow: Flow) {
         let tuple = flow.tuple;
         let key = self.flows.insert(flow);
         self.by_tuple.insert(tuple, key);
@@ -317,43 +115,6 @@ impl TcpTable {
         }
     }
 
-    /// The host's connection stands or has failed: now the guest gets its answer.
-    fn on_connected(&mut self, context: &mut Context, key: Key) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let (Stage::Connecting { syn, segment, fallback, greeting }, Upstream::Socket(socket)) =
-            (&mut flow.stage, &mut flow.upstream)
-        else {
-            return;
-        };
-        if let Ok(Err(error)) = sockopt::socket_error(socket.fd()) {
-            if let Some(second) = fallback.take()
-                && let Ok(other) = context.dialer.tcp(second)
-                && context.poller.add(&other, Owner::Tcp(key)).is_ok()
-            {
-                flow.upstream = Upstream::socket(other);
-                return;
-            }
-            let (syn, segment) = (std::mem::take(syn), *segment);
-            refuse(context, &segment, &syn, &error.into());
-            return self.end(context, key, Outcome::Unreachable);
-        }
-        match greeting.as_mut().map(|greeting| greeting.advance(socket.fd())) {
-            None | Some(Ok(true)) => {}
-            Some(Ok(false)) => return,
-            Some(Err(error)) => {
-                let (syn, segment) = (std::mem::take(syn), *segment);
-                refuse(context, &segment, &syn, &error);
-                return self.end(context, key, Outcome::Unreachable);
-            }
-        }
-        let segment = *segment;
-        let tcb = self.accepting(context, &segment);
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        flow.open(tcb);
-        self.connecting = self.connecting.saturating_sub(1);
-        self.mark(key);
-    }
-
     /// The resolver answers a question that came over TCP.
     pub(crate) fn on_answer(&mut self, key: Key, message: Option<&[u8]>) {
         if let Some(Flow { upstream: Upstream::Resolver(stream), .. }) = self.flows.get_mut(key) {
@@ -373,7 +134,7 @@ impl TcpTable {
         }
     }
 
-    fn mark(&mut self, key: Key) {
+    pub(super) fn mark(&mut self, key: Key) {
         if let Some(flow) = self.flows.get_mut(key)
             && !std::mem::replace(&mut flow.dirty, true)
         {
@@ -400,13 +161,6 @@ impl TcpTable {
                 Ok(Pumped::Over(outcome)) => self.finish(context, key, outcome),
                 Err(_) => self.end_broken(context, key),
             }
-        }
-    }
-
-    /// Wakes a flow up when it has waited for the host's proxy for long enough.
-    fn arm_greeting(&mut self, context: &mut Context, key: Key) {
-        if let Some(flow) = self.flows.get_mut(key) {
-            context.timers.arm(&mut flow.armed, Owner::Tcp(key).into(), context.now + CONNECT_TIMEOUT);
         }
     }
 
@@ -469,7 +223,7 @@ impl TcpTable {
         }
     }
 
-    fn end(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
+    pub(super) fn end(&mut self, context: &mut Context, key: Key, outcome: Outcome) {
         if let Some(flow) = self.remove(context, key, outcome)
             && catch_unwind(AssertUnwindSafe(|| flow.end(context, outcome))).is_err()
         {
@@ -489,7 +243,7 @@ impl TcpTable {
         let flow = self.flows.remove(key)?;
         self.by_tuple.remove(&flow.tuple);
         if matches!(flow.stage, Stage::Connecting { .. }) {
-            self.connecting = self.connecting.saturating_sub(1);
+            self.opening = self.opening.saturating_sub(1);
         }
         if let Some(subject) = &flow.subject {
             context.closed(subject, outcome, flow.started, flow.from_guest, flow.to_guest);
@@ -500,35 +254,4 @@ impl TcpTable {
 
 fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     [one, other].into_iter().flatten().min()
-}
-
-fn dial(
-    context: &mut Context,
-    first: SocketAddr,
-    second: Option<SocketAddr>,
-    names: &[Name],
-) -> io::Result<(Dialed, Option<SocketAddr>)> {
-    match (context.dialer.tcp_flow(first, names), second) {
-        (Ok(dialed), second) => Ok((dialed, second)),
-        (Err(_), Some(second)) => context.dialer.tcp_flow(second, names).map(|dialed| (dialed, None)),
-        (Err(error), None) => Err(error),
-    }
-}
-
-/// Whether the host has no more descriptors, for this process or for all.
-fn is_exhausted(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))
-}
-
-/// Tells the guest why there is no connection.
-fn refuse(context: &mut Context, segment: &Segment, syn: &[u8], error: &io::Error) {
-    let why = match error.kind() {
-        // The guest's own SYN timer tells it the same, at the same pace.
-        io::ErrorKind::TimedOut => return,
-        io::ErrorKind::NetworkUnreachable => Unreachable::Network,
-        io::ErrorKind::HostUnreachable => Unreachable::Host,
-        _ => return segment.refuse(&mut context.uplink),
-    };
-    let packet = unreachable(syn, segment.tuple.guest.ip(), &context.addresses, why);
-    context.uplink.send_ip(packet.len(), None, |space| space.copy_from_slice(&packet));
 }

@@ -126,16 +126,16 @@ impl Tcb {
         Ok(())
     }
 
-    /// Begins again with the oldest byte that the guest has not acknowledged. Only one frame goes out before the guest says
-    /// what it has: that may well be the rest (RFC 6298, 5.4; RFC 5681, 3.2).
+    /// Begins again with the oldest byte that the guest has not acknowledged. Only one frame goes out before the guest
+    /// says what it has: that may well be the rest (RFC 6298, 5.4; RFC 5681, 3.2).
     pub(super) fn send_again(&mut self) {
         self.nxt = self.una;
         self.duplicates = 0;
         self.recovery = Some(self.sent);
     }
 
-    /// Asks a guest that has said nothing for long (RFC 9293, 3.8.4). To be called about once a minute; true when there is
-    /// something to send.
+    /// Asks a guest that has said nothing for long (RFC 9293, 3.8.4). To be called about once a minute; true when there
+    /// is something to send.
     pub(super) fn keep_alive(&mut self, now: Instant) -> Result<bool, Gone> {
         let is_silent = now.saturating_duration_since(self.clock.heard) >= KEEPALIVE;
         if !is_silent || !self.is_synchronized() || self.is_over() || self.clock.waits.is_some() {

@@ -241,8 +241,8 @@ impl Upstream {
         }
     }
 
-    /// Whether there may be something for the guest behind the first `offset` bytes. `told` says that the guest's end of
-    /// stream was passed on.
+    /// Whether there may be something for the guest behind the first `offset` bytes. `told` says that the guest's end
+    /// of stream was passed on.
     pub(super) fn has_more(&self, offset: usize, told: bool) -> bool {
         match self {
             Self::Socket(socket) => socket.readable,

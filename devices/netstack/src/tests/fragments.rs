@@ -1,4 +1,5 @@
-//! Fragments, IPv4 options and IPv6 extension headers: whatever a packet is wrapped in, what is judged is what it means.
+//! Fragments, IPv4 options and IPv6 extension headers: whatever a packet is wrapped in, what is judged is what it
+//! means.
 
 use std::net::{IpAddr, SocketAddr};
 

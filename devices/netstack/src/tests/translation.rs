@@ -288,8 +288,8 @@ fn a_guest_that_takes_no_frames_gets_everything_once_it_does() {
     let Open { mut guest, mut raw, mut peer, handle, .. } = open(1, SCALED);
     let mut out = peer.try_clone().unwrap();
     let sender = std::thread::spawn(move || out.write_all(&pattern(LEN)).unwrap());
-    // The largest window there is, and then nothing is read for longer than the gateway waits: the link fills up, and the
-    // rest stays with the host.
+    // The largest window there is, and then nothing is read for longer than the gateway waits: the link fills up, and
+    // the rest stays with the host.
     raw.send(&guest, ACK, &[]);
     std::thread::sleep(2 * WAIT);
     assert!(!sender.is_finished());

@@ -1,5 +1,5 @@
-//! Packets with IPv4 options, IPv6 extension headers or fragmentation, made plain: what does no harm is taken off, so that
-//! nothing behind this module has to know it; what steers a packet past its destination address is refused.
+//! Packets with IPv4 options, IPv6 extension headers or fragmentation, made plain: what does no harm is taken off, so
+//! that nothing behind this module has to know it; what steers a packet past its destination address is refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -63,18 +63,8 @@ impl Query {
             5 => Rcode::Refused,
             _ => Rcode::ServFail,
         };
-        let mut answer = Answer {
-            rcode,
-            truncated: flags & TC != 0,
-            authentic: flags & (AD | AA) == AD,
-            records: Vec::new(),
-            counts: [0, 0],
-            lifetimes: Vec::new(),
-            ttl: None,
-            aliases: Vec::new(),
-            addresses: Vec::new(),
-            withheld: 0,
-        };
+        let (truncated, authentic) = (flags & TC != 0, flags & (AD | AA) == AD);
+        let mut answer = Answer { truncated, authentic, ..Answer::nothing(rcode) };
         if answer.truncated {
             return Ok(answer);
         }
