@@ -57,6 +57,7 @@ const CASES: &[Case] = cases![
     two_sides::git_commits_from_both_sides_at_once,
     two_sides::share_replaced_or_removed_while_in_use,
     attributes::programs_attributes_are_kept_and_all_others_refused,
+    attributes::writing_asks_for_no_attributes,
     attributes::what_holds_in_shares_is_told_by_the_file_server,
     notices::the_kernel_takes_well_formed_notices_only,
     suites::pjdfstest_fails_only_where_it_says_why,
