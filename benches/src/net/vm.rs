@@ -1,12 +1,11 @@
 //! A guest behind our network stack, with nothing else to it: what QEMU is to `passt`.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use devices::net::{Net, NetConfig as Card};
-use netstack::{AuditSink, Event, NetConfig, Netstack};
+use launcher::EgressLog;
+use netstack::{NetConfig, Netstack};
 use policy::{Action, Policy, Preset, Rule};
 use virtio::frame::FrameLink;
 use vmm::{Engine, Initramfs, Kernel, Mib, Vm, VmConfig};
@@ -25,7 +24,7 @@ pub struct Args {
     cpus: u8,
     #[arg(long, default_value_t = 512)]
     memory: u64,
-    /// Judge with a hundred rules and write every verdict to this file; else everything is allowed and nothing written
+    /// Judge with a hundred rules and write the log of verdicts in this folder; else everything is allowed, nothing written
     #[arg(long)]
     audit: Option<PathBuf>,
 }
@@ -41,9 +40,11 @@ fn engine(name: &str) -> Result<Engine, String> {
 /// Runs the guest until it or this process is ended.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let mut net = NetConfig::new(Policy::new(Preset::Open));
+    let mut written = None;
     if let Some(path) = &args.audit {
         net.policy = policy()?;
-        net.audit = Box::new(Lines(File::create(path).with_context(|| path.display().to_string())?));
+        let (log, sink) = EgressLog::start(path, &"000000000000-1".parse()?)?;
+        (written, net.audit) = (Some(log), sink);
     }
     let card = Card { mac: net.addresses.guest_mac, mtu: net.mtu };
     let FrameLink { device, stack } = FrameLink::new()?;
@@ -58,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     };
     let vm = Vm::builder(config).engine(args.engine).device(devices::rng::Rng::new()).device(Net::new(device, card));
     let exit = vm.build()?.boot()?.wait()?;
-    drop(gateway);
+    drop((gateway, written));
     eprintln!("bench: the guest ended: {exit}");
     Ok(false)
 }
@@ -72,15 +73,4 @@ fn policy() -> anyhow::Result<Policy> {
         }
     }
     Ok(policy)
-}
-
-/// An audit log like the launcher's: a line per event.
-#[derive(Debug)]
-struct Lines(File);
-
-impl AuditSink for Lines {
-    fn record(&mut self, event: &Event<'_>) {
-        // A log that cannot be written shows in its size.
-        let _ = writeln!(self.0, "{event:?}");
-    }
 }

@@ -31,7 +31,7 @@ pub use agent_protocol::exec::WindowSize;
 pub use attention::Attention;
 pub use devices::fs::Rule;
 pub use dirs::Dirs;
-pub use egress::{Entry, Followed, Kind, Tail};
+pub use egress::{Entry, Followed, Kind, Log as EgressLog, Tail};
 pub use error::Error;
 pub use explain::{Answer, BadQuestion, Expectation, Judged, Question, TestTable};
 pub use guard::Guards;

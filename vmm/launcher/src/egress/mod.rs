@@ -11,4 +11,5 @@ mod write;
 
 pub use entry::{Entry, Kind};
 pub use tail::{Followed, Tail};
-pub(crate) use write::{LOGS, Log};
+pub(crate) use write::LOGS;
+pub use write::Log;

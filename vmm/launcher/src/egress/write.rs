@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use netstack::{AuditSink, Event};
 
@@ -21,6 +21,8 @@ const QUEUE: usize = 1024;
 /// A longer log becomes the old log, and the old log goes.
 const MAX_FILE: u64 = 8 << 20;
 const STACK: usize = 128 << 10;
+/// Between what was written and a look at what came meanwhile. The stack need not wake anybody up for that.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The log in a VM's folder.
 pub(super) const FILE: &str = "egress.jsonl";
@@ -31,7 +33,7 @@ pub(crate) const LOGS: [&str; 2] = [FILE, OLD_FILE];
 
 /// A log being written. Dropping it waits until all is on its way to the disk, so the sink must be gone by then.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     thread: Option<JoinHandle<()>>,
     lost: Arc<AtomicU64>,
 }
@@ -55,7 +57,11 @@ impl AuditSink for Sink {
 
 impl Log {
     /// Starts a log in `folder`; its file is made by the first entry.
-    pub(crate) fn start(folder: &Path, vm: &VmId) -> io::Result<(Self, Box<dyn AuditSink>)> {
+    ///
+    /// # Errors
+    ///
+    /// When there can be no thread for it.
+    pub fn start(folder: &Path, vm: &VmId) -> io::Result<(Self, Box<dyn AuditSink>)> {
         Self::with_limits(folder, vm, QUEUE, MAX_FILE)
     }
 
@@ -112,6 +118,7 @@ impl Writer {
             let next = match queue.try_recv() {
                 Err(TryRecvError::Empty) => {
                     self.flush();
+                    thread::sleep(PAUSE);
                     queue.recv().ok()
                 }
                 next => next.ok(),
