@@ -64,6 +64,7 @@ const CASES: &[Case] = cases![
     suites::fsx_finds_nothing,
     suites::fsx_finds_nothing_while_the_host_looks_on,
     suites::one_file_is_written_by_both_sides_in_turns,
+    programs::packages_install,
     programs::archives_and_copies_keep_what_they_can,
     programs::cargo_builds_and_then_has_nothing_to_do,
     programs::databases_survive_their_users,

@@ -2,18 +2,83 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::getuid;
-use system_tests::{Stage, User, quoted};
+use system_tests::{Conversation, Stage, User, quoted};
 
 use crate::sharing::{PATIENCE, guest, python};
 
 /// A compiler in an emulated machine in another one.
 const LONG: Duration = Duration::from_secs(900);
+
+pub fn packages_install(stage: &Stage) -> Result<()> {
+    let mut guest = stage.run("").patience(LONG).converse()?;
+    npm_ci(&mut guest).context("npm ci")?;
+    pip_install(&mut guest).context("pip install")?;
+    guest.leave()?;
+    let links = fs::read_link(stage.project().join("app/node_modules/.bin/hello"))?;
+    ensure!(links == Path::new("../dep/hello.js"), "{}", links.display());
+    let mode = fs::metadata(stage.project().join("app/node_modules/dep/hello.js"))?.mode();
+    ensure!(mode & 0o111 == 0o111, "the program of the package has mode {mode:o}");
+    Ok(())
+}
+
+fn npm_ci(guest: &mut Conversation) -> Result<()> {
+    python(
+        guest,
+        r##"
+import base64, hashlib, io, json, os, tarfile
+os.mkdir("app")
+with tarfile.open("app/dep-1.0.0.tgz", "w:gz") as archive:
+    def add(name, text):
+        entry = tarfile.TarInfo("package/" + name); entry.size = len(text); entry.mode = 0o755 if name == "hello.js" else 0o644
+        entry.uid = entry.gid = 12345; entry.mtime = 499162500
+        archive.addfile(entry, io.BytesIO(text.encode()))
+    add("package.json", json.dumps({"name": "dep", "version": "1.0.0", "bin": {"hello": "hello.js"}}))
+    add("hello.js", "#!/usr/bin/env node\nconsole.log('hello');")
+    for n in range(300): add("lib/%d/index.js" % n, "module.exports = %d;" % n)
+integrity = "sha512-" + base64.b64encode(hashlib.sha512(open("app/dep-1.0.0.tgz", "rb").read()).digest()).decode()
+package = {"name": "app", "version": "1.0.0", "dependencies": {"dep": "file:dep-1.0.0.tgz"}}
+json.dump(package, open("app/package.json", "w"))
+locked = {"version": "1.0.0", "resolved": "file:dep-1.0.0.tgz", "integrity": integrity, "bin": {"hello": "hello.js"}}
+json.dump({"name": "app", "version": "1.0.0", "lockfileVersion": 3, "requires": True,
+           "packages": {"": package, "node_modules/dep": locked}}, open("app/package-lock.json", "w"))
+"##,
+    )?;
+    // The second time there is something to remove first.
+    guest.does("cd app; npm ci --offline --no-audit --no-fund && npm ci --offline --no-audit --no-fund && npx --offline hello; cd ..")?;
+    guest.does("node -e 'if (require(\"./app/node_modules/dep/lib/299\") !== 299) process.exit(1)'").map(drop)
+}
+
+fn pip_install(guest: &mut Conversation) -> Result<()> {
+    python(
+        guest,
+        r#"
+import zipfile
+with zipfile.ZipFile("thing-1.0-py3-none-any.whl", "w") as wheel:
+    files = {"thing/__init__.py": "def answer(): return 42\n"}
+    files.update({"thing/m%d.py" % n: "value = %d\n" % n for n in range(50)})
+    info = "thing-1.0.dist-info/"
+    files[info + "METADATA"] = "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n"
+    files[info + "WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[info + "entry_points.txt"] = "[console_scripts]\nthing = thing:answer\n"
+    files[info + "RECORD"] = "".join(name + ",,\n" for name in [*files, info + "RECORD"])
+    for name, text in files.items(): wheel.writestr(name, text)
+"#,
+    )?;
+    // The pip that virtual environments are made with, without the half minute that making one takes here.
+    guest.does(
+        "python3 -m venv --without-pip env
+         env/bin/python $(echo /usr/share/python-wheels/pip-*.whl)/pip install --no-index --disable-pip-version-check ./thing-*.whl
+         env/bin/python -c 'import thing, thing.m49; assert thing.answer() == 42'
+         env/bin/thing; test $? = 42",
+    )?;
+    Ok(())
+}
 
 pub fn archives_and_copies_keep_what_they_can(stage: &Stage) -> Result<()> {
     ensure!(getuid().is_root(), "running vmm as another user needs root; run the tests as root");
