@@ -16,6 +16,7 @@ mod paths;
 mod ports;
 mod programs;
 mod refusal;
+mod repository;
 mod sharing;
 mod suites;
 mod terminal;
@@ -55,6 +56,7 @@ const CASES: &[Case] = cases![
     two_sides::names_cross,
     two_sides::git_status_is_stable_on_either_side,
     two_sides::git_commits_from_both_sides_at_once,
+    repository::guest_and_host_work_in_it_in_turns,
     two_sides::share_replaced_or_removed_while_in_use,
     attributes::programs_attributes_are_kept_and_all_others_refused,
     attributes::writing_asks_for_no_attributes,
@@ -103,7 +105,7 @@ const CASES: &[Case] = cases![
 
 /// What takes an emulated guest of an emulated machine minutes, and tries what is the same code in both engines: the file
 /// server's dealings with whole programs.
-const SLOW: &[&str] = &["programs::"];
+const SLOW: &[&str] = &["programs::", "repository::"];
 
 fn main() -> ExitCode {
     system_tests::main(CASES, SLOW)

@@ -15,7 +15,7 @@
 //! | 30 | locks; both sides commit | `sharing::files_keep_their_nature`, `two_sides::git_commits_from_both_sides_at_once` |
 //! | 32 | errors | `sharing::errors_are_the_exact_ones` |
 //! | 35 | time stamps | `sharing::time_stamps_serve_make` |
-//! | 36 | git | `files::git_is_used_from_both_sides`, `two_sides::git_status_is_stable_on_either_side`, `benches/fs` (50,000 files) |
+//! | 36 | git | `files::git_is_used_from_both_sides`, `two_sides::git_status_is_stable_on_either_side`, `repository` (`tests/fs-suites`: 50,000 files) |
 //! | 37 | package managers, archives, databases | `programs::*` |
 //! | 38 | owners, modes, umask | `sharing::owners_and_modes_for_an_ordinary_user` |
 //! | 41 | protected paths | `files::guarded_paths_hold_against_the_guest` |

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 const PATIENCE: Duration = Duration::from_secs(3000);
 
 /// How many operations: as many as fit into a run of all tests, or as many as are worth waiting for.
-fn operations(short: usize, full: usize) -> usize {
+pub fn operations(short: usize, full: usize) -> usize {
     if std::env::var_os("VMM_TEST_FULL").is_some() { full } else { short }
 }
 
