@@ -91,6 +91,15 @@ impl Fs {
         self
     }
 
+    /// Tells the guest when files were born (STATX), which is not done unless asked for: it is the one thing that the guest's
+    /// kernel does not learn when it looks up a name, and programs that ask for whatever there is, as all in Rust and for
+    /// Node.js do, would cost a second request for every file they look at.
+    #[must_use]
+    pub fn with_birth_times(self) -> Self {
+        self.server.tell_birth_times();
+        self
+    }
+
     /// Tells what the server has in force, now and once the device runs.
     pub fn monitor(&self) -> Monitor {
         Monitor::new(&self.server)

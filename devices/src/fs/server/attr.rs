@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::fs::{
@@ -34,6 +35,15 @@ impl Server {
             export::attributes(self.attr(export, &stat, valid), valid)
         };
         call.put(&answer)
+    }
+
+    /// From now on STATX is served.
+    pub(in crate::fs) fn tell_birth_times(&self) {
+        self.tells_birth_times.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn tells_birth_times(&self) -> bool {
+        self.tells_birth_times.load(Ordering::Relaxed)
     }
 
     pub(super) fn statx(&self, call: &mut Call<'_>) -> Answer {

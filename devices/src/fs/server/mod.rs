@@ -26,7 +26,7 @@ mod xattr;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -69,6 +69,7 @@ pub(super) struct Server {
     is_root: bool,
     /// Negotiated features; 0 until INIT.
     session: AtomicU64,
+    tells_birth_times: AtomicBool,
     tally: Tally,
 }
 
@@ -96,6 +97,7 @@ impl Server {
             descriptors,
             is_root: geteuid().is_root(),
             session,
+            tells_birth_times: AtomicBool::new(false),
             tally: Tally::new(),
         })
     }
@@ -177,7 +179,7 @@ impl Server {
             opcode::LOOKUP => self.lookup(call),
             opcode::GETATTR => self.getattr(call),
             opcode::SETATTR => self.setattr(call),
-            opcode::STATX => self.statx(call),
+            opcode::STATX if self.tells_birth_times() => self.statx(call),
             opcode::STATFS => self.statfs(call),
             opcode::READLINK => self.readlink(call),
             opcode::SYMLINK => self.symlink(call),
@@ -213,7 +215,8 @@ impl Server {
             opcode::REMOVEXATTR if self.has_attributes() => self.removexattr(call),
             opcode::IOCTL => Err(Errno::NOTTY),
             // Also on purpose: FLUSH (nothing is held back from the host), ACCESS (the guest's kernel judges by the
-            // attributes) and locks (they are the guest's own affair). The driver asks once and never again.
+            // attributes), locks (they are the guest's own affair), and STATX unless birth times are worth it.
+            // The driver asks once and never again.
             _ => Err(Errno::NOSYS),
         }
     }

@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::SystemTime;
 
 use rustix::io::Errno;
+use virtio::test_kit::{Local, Transport, ram};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::guest::{Guest, SHARE};
-use crate::fs::wire::{ROOT, SetattrIn, StatfsOut, StatxIn, StatxOut, opcode, set};
+use crate::fs::test_kit::{MINOR, folders, queues};
+use crate::fs::wire::{self, ROOT, SetattrIn, StatfsOut, StatxIn, StatxOut, opcode, set};
+use crate::fs::{Access, Fs};
 
 fn with_mode(mode: u32) -> SetattrIn {
     SetattrIn { valid: set::MODE, mode, ..SetattrIn::default() }
@@ -24,11 +28,38 @@ fn attributes_are_those_of_the_host() {
     assert_eq!((attr.ino, attr.size, attr.blocks, attr.mode), (host.ino(), 5000, host.blocks(), 0o100_751));
     assert_eq!((attr.mtime.cast_signed(), i64::from(attr.mtimensec)), (host.mtime(), host.mtime_nsec()));
     assert_eq!((attr.ctime.cast_signed(), i64::from(attr.ctimensec)), (host.ctime(), host.ctime_nsec()));
+}
+
+fn statx(guest: &mut Guest, node: u64) -> Result<wire::Statx, Errno> {
     let asked = StatxIn { mask: 0xfff, ..StatxIn::default() };
-    let answer = guest.call(opcode::STATX, node, &[asked.as_bytes()]).unwrap();
-    let statx = StatxOut::read_from_bytes(&answer).unwrap().stat;
-    assert_eq!((statx.ino, statx.size, u32::from(statx.mode)), (attr.ino, attr.size, attr.mode));
-    assert_eq!(statx.mtime.sec, host.mtime());
+    guest.call(opcode::STATX, node, &[asked.as_bytes()]).map(|answer| StatxOut::read_from_bytes(&answer).unwrap().stat)
+}
+
+#[test]
+fn birth_times_are_not_told_unless_that_was_asked_for() {
+    let mut guest = Guest::new();
+    assert_eq!(statx(&mut guest, SHARE).err(), Some(Errno::NOSYS));
+}
+
+#[test]
+fn birth_times_and_all_other_attributes_are_those_of_the_host() {
+    let (host, shares) = folders(&[Access::ReadWrite]);
+    let ram = ram();
+    let queues = queues(&ram);
+    let mut device = Local::serve(Box::new(Fs::new(shares).unwrap().with_birth_times()), &ram);
+    device.start(0, &queues);
+    let [_, driver] = queues;
+    let mut guest = Guest::of(device, driver, host);
+    guest.init(MINOR).unwrap();
+    fs::write(guest.path("file"), [1; 5000]).unwrap();
+    let host = fs::metadata(guest.path("file")).unwrap();
+    let born = host.created().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let node = guest.lookup(SHARE, b"file").unwrap().nodeid;
+    let told = statx(&mut guest, node).unwrap();
+    assert_eq!((told.ino, told.size, u32::from(told.mode)), (host.ino(), 5000, host.mode()));
+    assert_eq!(told.mtime.sec, host.mtime());
+    assert_eq!((told.btime.sec.cast_unsigned(), told.btime.nsec), (born.as_secs(), born.subsec_nanos()));
+    assert_eq!(statx(&mut guest, ROOT).unwrap().mode, 0o040_555);
 }
 
 #[test]
@@ -121,8 +152,6 @@ fn links_have_times_but_no_mode() {
 fn roots_attributes_cannot_be_changed() {
     let mut guest = Guest::new();
     assert_eq!(guest.setattr(ROOT, &with_mode(0o777)).err(), Some(Errno::ROFS));
-    let statx = guest.call(opcode::STATX, ROOT, &[StatxIn::default().as_bytes()]).unwrap();
-    assert_eq!(StatxOut::read_from_bytes(&statx).unwrap().stat.mode, 0o040_555);
 }
 
 #[test]
