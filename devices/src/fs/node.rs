@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, CString};
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -127,7 +128,9 @@ pub(super) struct Nodes {
 struct Table {
     /// Boxed, as a growing map leaves up to half of its slots empty.
     nodes: HashMap<u64, Box<Node>>,
-    by_identity: HashMap<Identity, u64>,
+    /// By a hash of the identity: the nodes have it in full.
+    by_identity: HashMap<u64, u64>,
+    hashes: RandomState,
     next: u64,
     /// Nodes with a cached descriptor, oldest first; also some that are gone since.
     cached: VecDeque<u64>,
@@ -143,6 +146,7 @@ impl Nodes {
         let table = Table {
             nodes: HashMap::new(),
             by_identity: HashMap::new(),
+            hashes: RandomState::new(),
             next: first,
             cached: VecDeque::new(),
             pinned: 0,
@@ -227,7 +231,7 @@ impl Nodes {
     /// The node of a file, if the guest knows it and no descriptor keeps it reachable yet.
     pub(super) fn needs_pin(&self, identity: &Identity) -> Option<u64> {
         let table = self.table();
-        let id = *table.by_identity.get(identity)?;
+        let id = table.known(identity)?;
         let node = table.nodes.get(&id)?;
         let is_held = matches!(node.hold, Hold::Pinned | Hold::Share);
         (!is_held && table.pinned < table.limits.pinned).then_some(id)
@@ -271,7 +275,7 @@ impl Nodes {
     /// A file is seen at a new place.
     pub(super) fn moved(&self, identity: &Identity, place: (u64, &CStr), position: Position) {
         let mut table = self.table();
-        if let Some(id) = table.by_identity.get(identity).copied() {
+        if let Some(id) = table.known(identity) {
             table.place(id, place, position);
         }
     }
@@ -287,7 +291,7 @@ impl Nodes {
 
     /// The node of a file, if the guest knows it.
     pub(super) fn known(&self, identity: &Identity) -> Option<u64> {
-        self.table().by_identity.get(identity).copied()
+        self.table().known(identity)
     }
 
     /// Notes whether a directory's changes are reported.
@@ -351,13 +355,20 @@ impl Table {
             opened: None,
         };
         self.nodes.insert(id, Box::new(node));
-        self.by_identity.insert(identity, id);
+        self.by_identity.insert(self.hashes.hash_one(identity), id);
         id
     }
 
+    /// The node of a file. Should two files have the same hash, one of them is not found, and gets one more node when it is
+    /// seen again.
+    fn known(&self, identity: &Identity) -> Option<u64> {
+        let id = *self.by_identity.get(&self.hashes.hash_one(identity))?;
+        (self.nodes.get(&id)?.identity == *identity).then_some(id)
+    }
+
     fn find_or_insert(&mut self, identity: Identity, kind: FileType) -> Result<u64, Errno> {
-        match self.by_identity.get(&identity) {
-            Some(id) => Ok(*id),
+        match self.known(&identity) {
+            Some(id) => Ok(id),
             None if self.nodes.len() < MAX_NODES => Ok(self.insert(identity, kind)),
             None => Err(Errno::NFILE),
         }
@@ -416,8 +427,9 @@ impl Table {
                 return;
             }
             let Some(node) = self.nodes.remove(&id) else { return };
-            if self.by_identity.get(&node.identity) == Some(&id) {
-                self.by_identity.remove(&node.identity);
+            let hash = self.hashes.hash_one(node.identity);
+            if self.by_identity.get(&hash) == Some(&id) {
+                self.by_identity.remove(&hash);
             }
             self.pinned -= usize::from(node.hold == Hold::Pinned);
             // A pinned directory has lost its name: it goes for good, and its mark with it.
