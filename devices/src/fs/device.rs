@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use rustix::io::Errno;
-use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Rings, Subtree, VirtioDevice, Watch};
+use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Request, Rings, Subtree, VirtioDevice, Watch};
 use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
 use vmm_sys_util::epoll::EventSet;
 
 use super::notifier::Notifier;
 use super::outbox::{self, Outbox};
-use super::pool::Pool;
+use super::pool::{Lane, Pool};
 use super::report::Monitor;
 use super::server::{Server, Treatment};
 use super::share::Share;
@@ -59,6 +59,28 @@ impl Fs {
         let server = Arc::new(Server::new(shares, watchers)?);
         let pool = Pool::new(server.clone())?;
         Ok(Self { info, server, pool, outbox: Outbox::new()?, pace: Pace::new()? })
+    }
+
+    /// Serves a request or hands it on.
+    fn take(&mut self, queue: u16, request: Request, rings: &mut dyn Rings) -> Result<(), Fault> {
+        match self.server.treatment(&request) {
+            Treatment::Quick => rings.finish(queue, request.head(), self.server.serve(&request))?,
+            Treatment::Slow(lane, number) => {
+                let served = if lane == Lane::Local { self.server.serve_from_memory(&request) } else { None };
+                if let Some(written) = served {
+                    return rings.finish(queue, request.head(), written);
+                }
+                self.server.count_handed_over();
+                self.pool.push(lane, number, queue, request)?;
+            }
+            Treatment::CallOff(number) => {
+                rings.finish(queue, request.head(), 0)?;
+                if let Some((queue, request)) = self.pool.call_off(number) {
+                    rings.finish(queue, request.head(), Server::refuse(&request, Errno::INTR))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn on_stream(&mut self, token: u16, watch: &mut dyn Watch) -> io::Result<()> {
@@ -135,16 +157,7 @@ impl VirtioDevice for Fs {
 
     fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
         while let Some(request) = rings.pop(queue)? {
-            match self.server.treatment(&request) {
-                Treatment::Quick => rings.finish(queue, request.head(), self.server.serve(&request))?,
-                Treatment::Slow(lane, number) => self.pool.push(lane, number, queue, request)?,
-                Treatment::CallOff(number) => {
-                    rings.finish(queue, request.head(), 0)?;
-                    if let Some((queue, request)) = self.pool.call_off(number) {
-                        rings.finish(queue, request.head(), Server::refuse(&request, Errno::INTR))?;
-                    }
-                }
-            }
+            self.take(queue, request, rings)?;
         }
         if let Some(notice) = self.server.sweep() {
             self.outbox.send(&[notice], watch)?;

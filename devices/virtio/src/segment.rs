@@ -178,6 +178,8 @@ pub(crate) enum Transfer {
     Write,
     /// `preadv`: file to guest.
     ReadAt(u64),
+    /// `preadv2` with `RWF_NOWAIT`: likewise, as far as the host has it in memory.
+    ReadCachedAt(u64),
     /// `pwritev`: guest to file.
     WriteAt(u64),
 }
@@ -196,6 +198,10 @@ impl Transfer {
                 Self::Write => unsafe { libc::writev(fd, first, count) },
                 // SAFETY: as above.
                 Self::ReadAt(offset) => unsafe { libc::preadv(fd, first, count, position(offset)?) },
+                // SAFETY: as above.
+                Self::ReadCachedAt(offset) => unsafe {
+                    libc::preadv2(fd, first, count, position(offset)?, libc::RWF_NOWAIT)
+                },
                 // SAFETY: as above.
                 Self::WriteAt(offset) => unsafe { libc::pwritev(fd, first, count, position(offset)?) },
             };

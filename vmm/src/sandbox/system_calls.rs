@@ -11,7 +11,7 @@ use seccompiler::{
 };
 
 /// What serving files takes.
-const FILES: [libc::c_long; 46] = [
+const FILES: [libc::c_long; 47] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_close,
@@ -29,6 +29,7 @@ const FILES: [libc::c_long; 46] = [
     libc::SYS_readv,
     libc::SYS_pread64,
     libc::SYS_preadv,
+    libc::SYS_preadv2,
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_pwrite64,

@@ -37,9 +37,12 @@ impl Server {
             opcode::RELEASE | opcode::RELEASEDIR => None,
             _ => Some(call.header.unique),
         };
-        let Some(lane) = self.lane(&mut call) else { return Treatment::Quick };
+        self.lane(&mut call).map_or(Treatment::Quick, |lane| Treatment::Slow(lane, number))
+    }
+
+    /// A request is served by another thread.
+    pub(in crate::fs) fn count_handed_over(&self) {
         self.tally.count_handed_over();
-        Treatment::Slow(lane, number)
     }
 
     /// Who has to serve a request, if not whoever asks.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::busy::Busy;
@@ -67,6 +67,26 @@ fn quick_requests_are_not_handed_over() {
     assert_eq!(guest.handed_over(), 0);
     guest.fsync(file.nodeid, fh, false).unwrap();
     assert_eq!(guest.handed_over(), 1);
+}
+
+#[test]
+fn large_read_is_handed_over_only_if_the_host_has_to_fetch_the_data() {
+    const SIZE: usize = 600 << 10;
+    let mut guest = Busy::with_access(&[Access::ReadOnly]);
+    let contents: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
+    std::fs::write(guest.path("file"), &contents).unwrap();
+    let node = guest.lookup(SHARE, b"file").unwrap().nodeid;
+    let fh = guest.open(node, libc_flags::RDONLY).unwrap().fh;
+    let host = std::fs::File::open(guest.path("file")).unwrap();
+    let mut bytes = vec![0; SIZE];
+    let buffers = &mut [std::io::IoSliceMut::new(&mut bytes)];
+    // Some file systems cannot tell.
+    let is_in_memory = preadv2(&host, buffers, 0, ReadWriteFlags::NOWAIT) == Ok(SIZE);
+    let read = |guest: &mut Busy, from: usize, size: u32| guest.read(node, fh, from as u64, size).unwrap();
+    assert_eq!(read(&mut guest, 1, 512 << 10), contents[1..=512 << 10]);
+    assert_eq!(read(&mut guest, 100 << 10, 1 << 20), contents[100 << 10..], "up to the end of the file");
+    assert_eq!(read(&mut guest, SIZE, 1 << 20), b"");
+    assert_eq!(guest.handed_over(), if is_in_memory { 0 } else { 3 });
 }
 
 #[test]
