@@ -3,12 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use virtio::{ConfigSpace, DeviceInfo, Fault, Ram, Request, Rings, Subtree, VirtioDevice, Watch};
 use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
 use vmm_sys_util::epoll::EventSet;
 
+use super::linger::Linger;
 use super::notifier::Notifier;
 use super::outbox::{self, Outbox};
 use super::pool::{Lane, Pool};
@@ -24,6 +26,8 @@ pub const TAG: &str = "vmm-shares";
 const TAG_LEN: usize = 36;
 /// More of them than any guest has CPUs to go with would only be memory.
 const MAX_REQUEST_QUEUES: u16 = 64;
+/// The queue of requests that nobody waits for, or that are about others.
+const URGENT: u16 = 0;
 /// The event that requests were served elsewhere.
 const SERVED: u16 = 0;
 /// 256 pages of payload, as many as INIT grants, need a descriptor each.
@@ -39,6 +43,7 @@ pub struct Fs {
     pool: Pool,
     outbox: Outbox,
     pace: Pace,
+    linger: Linger,
 }
 
 impl Fs {
@@ -58,7 +63,7 @@ impl Fs {
         };
         let server = Arc::new(Server::new(shares, watchers)?);
         let pool = Pool::new(server.clone())?;
-        Ok(Self { info, server, pool, outbox: Outbox::new()?, pace: Pace::new()? })
+        Ok(Self { info, server, pool, outbox: Outbox::new()?, pace: Pace::new()?, linger: Linger::new() })
     }
 
     /// Serves a request or hands it on.
@@ -156,8 +161,22 @@ impl VirtioDevice for Fs {
     }
 
     fn on_queue(&mut self, queue: u16, rings: &mut dyn Rings, watch: &mut dyn Watch) -> Result<(), Fault> {
-        while let Some(request) = rings.pop(queue)? {
+        let (found, mut is_served) = (Instant::now(), false);
+        while let Some(request) = rings.pop_quietly(queue)? {
             self.take(queue, request, rings)?;
+            is_served = true;
+        }
+        let now = Instant::now();
+        if is_served && queue != URGENT {
+            self.linger.served(found, now);
+        }
+        if queue != URGENT && self.linger.goes_on(now) {
+            // The driver has not been asked for kicks: it need not give any until this ends.
+            rings.call_again(queue);
+        } else {
+            while let Some(request) = rings.pop(queue)? {
+                self.take(queue, request, rings)?;
+            }
         }
         if let Some(notice) = self.server.sweep() {
             self.outbox.send(&[notice], watch)?;

@@ -30,6 +30,7 @@ mod device;
 mod guard;
 mod handle;
 mod implicit;
+mod linger;
 mod name;
 mod node;
 mod notice;
