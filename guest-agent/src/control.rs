@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use agent_protocol::bytes::Text;
 use agent_protocol::control::{ToGuest, ToHost};
+use agent_protocol::exec::User;
 use agent_protocol::setup::{Network, Setup};
 use agent_protocol::{CONTROL_PORT, EXEC_PORT, FrameReader, ProtocolError, encode};
 
 use crate::boot::{self, Boot};
 use crate::exec::reaper::Reaper;
-use crate::exec::{Context, serve};
+use crate::exec::{self, Context, serve};
 use crate::failure::{During, Failure};
 use crate::ports::relay::Relays;
 use crate::ports::watch;
@@ -57,7 +58,7 @@ fn talk(boot: &mut Boot) -> Result<(), Failure> {
             return Err(Failure::new("Cannot read the host's setup", error));
         }
     };
-    let reaper = match begin(&setup, boot) {
+    let reaper = match begin(&setup, boot, || settle_owner(&setup.owner, &host, &mut words)) {
         Ok(reaper) => reaper,
         Err(failure) => {
             host.send(&ToHost::Failed { message: Text::new(failure.to_string()) })?;
@@ -77,8 +78,12 @@ fn talk(boot: &mut Boot) -> Result<(), Failure> {
 }
 
 /// Sets the guest up and begins to take commands.
-fn begin(setup: &Setup, boot: &mut Boot) -> Result<Arc<Reaper>, Failure> {
-    boot.set_up(setup)?;
+fn begin(
+    setup: &Setup,
+    boot: &mut Boot,
+    prepare_shares: impl FnOnce() -> Result<(), Failure>,
+) -> Result<Arc<Reaper>, Failure> {
+    boot.set_up(setup, prepare_shares)?;
     let notices = notice::start();
     boot.takes_notices = matches!(notices, Ok(true));
     boot.tolerate(notices);
@@ -92,6 +97,18 @@ fn begin(setup: &Setup, boot: &mut Boot) -> Result<Arc<Reaper>, Failure> {
     let accepting = thread::Builder::new().name("accept".into()).stack_size(SESSION_STACK);
     accepting.spawn(move || accept(&listener, &Arc::new(context))).during(|| "Cannot start to accept".into())?;
     Ok(reaper)
+}
+
+/// Has the host show the shares' files as `owner`'s. The kernel has to see them as such from the first time on.
+fn settle_owner(owner: &User, host: &Host, words: &mut Words) -> Result<(), Failure> {
+    // Root is whose they are. A name that nobody has is refused with the command it is given for.
+    let Some((uid, gid)) = exec::ids(owner).filter(|_| *owner != User::Root) else { return Ok(()) };
+    host.send(&ToHost::Owner { uid, gid })?;
+    match words.receive() {
+        Ok(Some(ToGuest::Owned)) => Ok(()),
+        Ok(_) => Err(Failure::new("The host did not settle whose the shares are", "it said something else")),
+        Err(error) => Err(Failure::new("The host did not settle whose the shares are", error)),
+    }
 }
 
 /// Takes commands for ever, each on a thread of its own.
@@ -138,7 +155,7 @@ fn obey(host: &Host, words: &mut Words, network: Option<&Network>) -> Duration {
                 }
             }
             Ok(Some(ToGuest::Shutdown { grace })) => return grace,
-            Ok(Some(ToGuest::Setup(_))) => log::warn("the host set the guest up twice"),
+            Ok(Some(ToGuest::Setup(_) | ToGuest::Owned)) => log::warn("the host set the guest up twice"),
             Ok(None) => return DEFAULT_GRACE,
             Err(error) => {
                 log::warn(&format!("the control connection failed: {error}"));

@@ -171,7 +171,8 @@ fn a_script_without_interpreter_line_runs_as_from_a_shell() {
 fn an_unknown_user_and_a_missing_directory_are_refused_with_the_reason() {
     let ghost = User::Name(Word::new("no-such-user").expect("one word"));
     let refused = run(Exec { user: ghost, ..shell("true") });
-    assert!(matches!(refused.outcome, Outcome::Refused { reason: Refusal::NoSuchUser, .. }));
+    let Outcome::Refused { reason: Refusal::NoSuchUser, message } = refused.outcome else { panic!("it ran") };
+    assert_eq!(message.as_str(), "The guest has no user no-such-user");
     let nowhere = Some(GuestPath::new("/no/such/directory").expect("plain path"));
     let refused = run(Exec { cwd: nowhere, ..shell("true") });
     let Outcome::Refused { reason: Refusal::BadDirectory, message } = refused.outcome else { panic!("it ran") };

@@ -104,7 +104,8 @@ impl Invocation {
         other.through_script(&format!(
             "mount --bind '{from}' '{to}'
              if [ -e /dev/kvm ]; then
-                 mknod -m 660 '{kvm}' c 10 232; chown 0:{KVM_GROUP} '{kvm}'; mount --bind '{kvm}' /dev/kvm
+                 [ -e '{kvm}' ] || mknod -m 660 '{kvm}' c 10 232
+                 chown 0:{KVM_GROUP} '{kvm}'; mount --bind '{kvm}' /dev/kvm
              fi
              exec setpriv --reuid={uid} --regid={gid} {groups} --inh-caps=-all -- \"$@\""
         ));

@@ -16,7 +16,7 @@ use super::outbox::{self, Outbox};
 use super::pool::{Lane, Pool};
 use super::report::Monitor;
 use super::server::{Server, Treatment};
-use super::share::Share;
+use super::share::{OwnerSeen, Share};
 use super::watch::{self, Pace};
 
 /// The name under which the guest mounts the device.
@@ -130,6 +130,11 @@ impl Fs {
     /// Tells what the server has in force, now and once the device runs.
     pub fn monitor(&self) -> Monitor {
         Monitor::new(&self.server)
+    }
+
+    /// Says whose the shares' files are in the guest, also once the device runs.
+    pub fn owner_seen(&self) -> OwnerSeen {
+        OwnerSeen::new(&self.server)
     }
 
     /// How many queues for requests there are.

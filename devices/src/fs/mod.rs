@@ -55,4 +55,4 @@ pub use guard::{Guarded, Rule};
 pub use notifier::Notifier;
 pub use report::{GuardReport, Monitor, ShareReport};
 pub use server::Requests;
-pub use share::{Access, Owner, Ownership, Share};
+pub use share::{Access, Owner, OwnerSeen, Ownership, Share};

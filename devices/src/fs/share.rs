@@ -3,11 +3,13 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{getegid, geteuid};
 
 use super::guard::Guarded;
+use super::server::Server;
 
 /// What the guest may do with a share; held by the server, whatever the guest mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub struct Owner {
 pub struct Ownership {
     /// Whom new files belong to. Other than this process's own user only when the process is root.
     pub host: Owner,
-    /// Whom they belong to in the guest.
+    /// Whom they belong to in the guest, unless an [`OwnerSeen`] says otherwise.
     pub guest: Owner,
 }
 
@@ -44,6 +46,24 @@ impl Ownership {
     pub fn of_this_process() -> Self {
         let host = Owner { uid: geteuid().as_raw(), gid: getegid().as_raw() };
         Self { host, guest: Owner { uid: 0, gid: 0 } }
+    }
+}
+
+/// Says whom the guest is to take the owner of all shares for, when that is not known before the guest runs: only the
+/// guest can look up a name. To be used before the guest looks at a share, since it remembers what it sees.
+#[derive(Debug, Clone)]
+pub struct OwnerSeen(Weak<Server>);
+
+impl OwnerSeen {
+    pub(super) fn new(server: &Arc<Server>) -> Self {
+        Self(Arc::downgrade(server))
+    }
+
+    /// From now on what belongs to the owner of a share appears as this one's. Nothing happens once the device is gone.
+    pub fn set(&self, owner: Owner) {
+        if let Some(server) = self.0.upgrade() {
+            server.show_owner(owner);
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! agent                         host
 //!   Hello{version, marks}  -->
 //!                          <--  Setup
+//!   (Owner                 -->
+//!                          <--  Owned)?
 //!   Ready | Failed         -->
 //!                          <--  (SetClock | Ping | Relay | Watch)*  Shutdown
 //!   (Pong | Relays | Listening)* Stopped  -->
@@ -87,6 +89,13 @@ pub enum ToHost {
         /// All of them, or the lowest [`MAX_PORTS`].
         ports: Vec<u16>,
     },
+    /// Who the owner in Setup is. Not said of one that the image does not know: the files are root's then.
+    Owner {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
 }
 
 /// What the host tells the agent.
@@ -116,6 +125,8 @@ pub enum ToGuest {
     },
     /// Asks for `Listening` from now on.
     Watch,
+    /// Answer to `Owner`: that is how the shares look from now on.
+    Owned,
 }
 
 fn encode_marks(marks: &[Mark], out: &mut Encoder<'_>) {
@@ -150,6 +161,7 @@ impl Message for ToHost {
             Self::Stopped => 5,
             Self::Relays { .. } => 6,
             Self::Listening { .. } => 7,
+            Self::Owner { .. } => 8,
         }
     }
 
@@ -157,7 +169,7 @@ impl Message for ToHost {
         match kind {
             1 | 2 => Some(MAX_TO_HOST),
             3 => Some(crate::bytes::MAX_TEXT + 4),
-            4 => Some(8),
+            4 | 8 => Some(8),
             5 => Some(0),
             6 | 7 => Some(MAX_PORT_LIST),
             _ => None,
@@ -183,6 +195,10 @@ impl Message for ToHost {
                 out.u16(relay.at);
             }),
             Self::Listening { ports } => out.list(ports, |out, port| out.u16(*port)),
+            Self::Owner { uid, gid } => {
+                out.u32(*uid);
+                out.u32(*gid);
+            }
         }
     }
 
@@ -204,6 +220,7 @@ impl Message for ToHost {
                 relays: body.list(MAX_PORTS, |body| Ok(Relay { port: body.u16()?, at: body.u16()? }))?,
             }),
             7 => Ok(Self::Listening { ports: body.list(MAX_PORTS, Decoder::u16)? }),
+            8 => Ok(Self::Owner { uid: body.u32()?, gid: body.u32()? }),
             _ => Err(ProtocolError::Kind(kind)),
         }
     }
@@ -218,6 +235,7 @@ impl Message for ToGuest {
             Self::Shutdown { .. } => 4,
             Self::Relay { .. } => 5,
             Self::Watch => 6,
+            Self::Owned => 7,
         }
     }
 
@@ -226,7 +244,7 @@ impl Message for ToGuest {
             1 => Some(MAX_SETUP),
             2..=4 => Some(8),
             5 => Some(MAX_PORT_LIST),
-            6 => Some(0),
+            6 | 7 => Some(0),
             _ => None,
         }
     }
@@ -241,7 +259,7 @@ impl Message for ToGuest {
             Self::Ping { nonce } => out.u64(*nonce),
             Self::Shutdown { grace } => out.u64(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
             Self::Relay { ports } => out.list(ports, |out, port| out.u16(*port)),
-            Self::Watch => {}
+            Self::Watch | Self::Owned => {}
         }
     }
 
@@ -256,6 +274,7 @@ impl Message for ToGuest {
             4 => Ok(Self::Shutdown { grace: Duration::from_millis(body.u64()?) }),
             5 => Ok(Self::Relay { ports: body.list(MAX_PORTS, Decoder::u16)? }),
             6 => Ok(Self::Watch),
+            7 => Ok(Self::Owned),
             _ => Err(ProtocolError::Kind(kind)),
         }
     }

@@ -28,7 +28,7 @@ pub use frame::{FrameReader, Message, ProtocolError, encode};
 pub use wire::{Decoder, Encoder};
 
 /// Version of everything in this package; both sides refuse any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The host's well-known vsock address.
 pub const HOST_CID: u32 = 2;
 /// Host port the agent connects to.

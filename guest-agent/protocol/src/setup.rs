@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::bytes::{Domain, EntryName, EnvVar, GuestPath, Hostname, Serial, SysctlName, SysctlValue, Timezone};
+use crate::exec::User;
 use crate::frame::ProtocolError;
 use crate::wire::{Decoder, Encoder};
 
@@ -29,6 +30,9 @@ pub struct Setup {
     pub upper: Upper,
     /// Host directories and files.
     pub shares: Vec<Share>,
+    /// Whose the files in the shares are to be. Unless that is root the agent looks the user up in the image and tells
+    /// the host in `Owner`, before it mounts any of them.
+    pub owner: User,
     /// Further tmpfs mounts, made before the shares.
     pub tmpfs: Vec<Tmpfs>,
     /// Files to write into the guest, after the mounts.
@@ -152,6 +156,7 @@ impl Setup {
             root,
             upper,
             shares: Vec::new(),
+            owner: User::Root,
             tmpfs: Vec::new(),
             files: Vec::new(),
             network: None,
@@ -167,6 +172,7 @@ impl Setup {
         self.root.encode(out);
         out.option(self.upper.disk(), |out, serial| serial.encode(out));
         out.list(&self.shares, |out, share| share.encode(out));
+        self.owner.encode(out);
         out.list(&self.tmpfs, |out, tmpfs| tmpfs.encode(out));
         out.list(&self.files, |out, file| file.encode(out));
         out.option(self.network.as_ref(), |out, network| network.encode(out));
@@ -185,6 +191,7 @@ impl Setup {
             root: Serial::decode(body)?,
             upper: body.option(Serial::decode)?.map_or(Upper::Memory, Upper::Disk),
             shares: body.list(MAX_SHARES, Share::decode)?,
+            owner: User::decode(body)?,
             tmpfs: body.list(MAX_ENTRIES, Tmpfs::decode)?,
             files: body.list(MAX_ENTRIES, File::decode)?,
             network: body.option(Network::decode)?,

@@ -144,6 +144,7 @@ fn control_to_host() -> impl Strategy<Value = control::ToHost> {
         }),
         vec(any::<u16>(), 0..=control::MAX_PORTS).prop_map(|ports| control::ToHost::Listening { ports }),
         any::<u64>().prop_map(|nonce| control::ToHost::Pong { nonce }),
+        any::<(u32, u32)>().prop_map(|(uid, gid)| control::ToHost::Owner { uid, gid }),
         Just(control::ToHost::Stopped),
     ]
 }
@@ -168,6 +169,7 @@ fn full_setup() -> Setup {
                 read_only: true,
             },
         ],
+        owner: User::Name(Word::new("agent").expect("plain name")),
         tmpfs: vec![Tmpfs { path: path(b"/scratch"), size: Some(1 << 40), mode: 0o1777 }],
         files: vec![File { path: path(b"/etc/motd"), mode: 0o644, content: b"\0\xffhello".to_vec() }],
         network: Some(Network {
@@ -234,6 +236,7 @@ fn setup_survives_the_wire() {
         control::ToGuest::Setup(Box::new(full_setup())),
         control::ToGuest::SetClock { unix_ns: 1 },
         control::ToGuest::Ping { nonce: 2 },
+        control::ToGuest::Owned,
         control::ToGuest::Shutdown { grace: Duration::from_secs(10) },
     ];
     assert_eq!(sent_and_received(&messages, 11).expect("what we sent"), messages);

@@ -52,8 +52,12 @@ impl Boot {
         }
     }
 
-    /// Makes the guest what the host asked for.
-    pub fn set_up(&mut self, setup: &Setup) -> Result<(), Failure> {
+    /// Makes the guest what the host asked for. `prepare_shares` comes before the shares: who owns them can be looked up then.
+    pub fn set_up(
+        &mut self,
+        setup: &Setup,
+        prepare_shares: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         system::set_clock(setup.unix_ns)?;
         system::set_hostname(&setup.hostname)?;
         system::raise_limits(self);
@@ -63,6 +67,7 @@ impl Boot {
         for tmpfs in &setup.tmpfs {
             mount::tmpfs(tmpfs)?;
         }
+        prepare_shares()?;
         share::mount(&setup.shares)?;
         self.mark("shares mounted");
         net::up(setup.network.as_ref(), self)?;

@@ -16,3 +16,4 @@ mod user;
 
 pub(crate) use session::monotonic_ns;
 pub use session::{Context, serve};
+pub(crate) use user::ids;

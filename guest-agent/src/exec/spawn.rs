@@ -17,7 +17,7 @@ use super::helper::{self, Order, Report, Stage};
 use super::reaper::Started;
 use super::session::Context;
 use super::stdio::{self, Ours};
-use super::user::Identity;
+use super::user::{ETC, Identity};
 
 /// Why a command was not started.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ impl From<io::Error> for Refused {
 
 /// Starts a command; when this returns the program runs.
 pub(super) fn spawn(exec: &Exec, context: &Context) -> Result<(Started, Ours), Refused> {
-    let identity = Identity::find(&exec.user, Path::new("/etc"))
-        .ok_or_else(|| Refused::new(Refusal::NoSuchUser, format!("No such user in the guest: {:?}", exec.user)))?;
+    let identity = Identity::find(&exec.user, Path::new(ETC))
+        .ok_or_else(|| Refused::new(Refusal::NoSuchUser, format!("The guest has no user {}", exec.user)))?;
     let environment = environment(exec, context, &identity);
     let order = Order {
         has_terminal: exec.terminal.is_some(),

@@ -11,6 +11,14 @@ use agent_protocol::exec::User;
 const DEFAULT_SHELL: &[u8] = b"/bin/sh";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where the guest has its users.
+pub(super) const ETC: &str = "/etc";
+
+/// User and group that commands of `user` run as; `None` for a name that is not there.
+pub(crate) fn ids(user: &User) -> Option<(u32, u32)> {
+    Identity::find(user, Path::new(ETC)).map(|identity| (identity.uid, identity.gid))
+}
+
 /// A user as a process needs to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {

@@ -73,6 +73,8 @@ const CASES: &[Case] = cases![
     hanging::share_that_hangs_leaves_the_rest_alone_and_lets_the_vm_end,
     terminal::programs_own_the_terminal,
     user::ordinary_user_of_the_kvm_group_runs_commands,
+    user::shares_belong_to_the_user_who_works_with_them,
+    user::a_user_whom_the_guest_does_not_know_is_refused,
     network::public_addresses_work_and_others_are_refused,
     network::no_network_means_none,
     egress::a_closed_policy_lets_nothing_out,

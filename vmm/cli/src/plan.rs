@@ -13,6 +13,7 @@ use crate::args::{EngineArg, RunArgs, ShareArgs, VmArgs};
 /// Host variables a program on the user's terminal relies on.
 const PASSED_ON: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
 /// Defaults, where neither the command line nor the environment nor the settings say anything.
+const ROOT: &str = "root";
 const CPUS: u8 = 2;
 const MEMORY: Mib = Mib(2 << 10);
 const DISK: Mib = Mib(20 << 10);
@@ -23,7 +24,6 @@ pub struct Run {
     pub plan: Plan,
     /// As `--env` takes it.
     pub env: Vec<OsString>,
-    pub user: OsString,
     /// Whether the host follows the guest's listeners.
     pub auto_publish: bool,
 }
@@ -46,8 +46,8 @@ pub fn for_run(args: &RunArgs, dirs: &Dirs) -> Result<Run, Error> {
     plan.publish = if has_network { ports.publish } else { Vec::new() };
     plan.shows_console = args.output.verbose;
     let env = settings.env.iter().chain(&args.process.env).cloned().collect();
-    let user = args.process.user.clone().or(settings.user).unwrap_or_else(|| "root".into());
-    Ok(Run { plan, env, user, auto_publish: has_network && ports.auto.unwrap_or(false) })
+    plan.user = args.process.user.clone().or(settings.user).unwrap_or_else(|| ROOT.into());
+    Ok(Run { plan, env, auto_publish: has_network && ports.auto.unwrap_or(false) })
 }
 
 /// A VM around one folder, with the settings that hold for every project.
@@ -62,6 +62,7 @@ fn plan(vm: &VmArgs, project: Mount, settings: &Settings, effective: &Effective)
     Plan {
         project,
         mounts: Vec::new(),
+        user: ROOT.into(),
         guards: Guards::default(),
         engine: vm.engine.map(EngineArg::into).or(settings.engine).unwrap_or(Engine::Auto),
         cpus: vm.cpus.or(settings.cpus).unwrap_or(CPUS),

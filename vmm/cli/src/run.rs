@@ -81,7 +81,7 @@ fn execute(session: &mut Session, asked: &plan::Run, args: &RunArgs) -> Result<l
         words: args.command.clone(),
         env: plan::environment(&asked.env),
         workdir: plan::workdir(args.process.workdir.as_deref(), &asked.plan.project),
-        user: asked.user.clone(),
+        user: asked.plan.user.clone(),
         terminal: None,
     };
     let stdin = io::stdin();

@@ -26,6 +26,7 @@ mod session;
 mod settings;
 mod setup;
 mod start;
+mod user;
 
 pub use agent_protocol::exec::WindowSize;
 pub use attention::Attention;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use agent_protocol::setup::Setup;
 use devices::balloon::Balloon;
 use devices::blk::{Access as DiskAccess, Blk, Disk};
-use devices::fs::{Access, Fs, Notifier, Share};
+use devices::fs::{Access, Fs, Notifier, OwnerSeen, Share};
 use devices::net::{Net, NetConfig as CardConfig};
 use devices::rng::Rng;
 use devices::vsock::{Vsock, VsockHost};
@@ -34,6 +34,7 @@ pub(crate) struct Parts {
     pub(crate) builder: VmBuilder,
     pub(crate) vsock: VsockHost,
     pub(crate) notifier: Notifier,
+    pub(crate) owner: OwnerSeen,
     pub(crate) files: Files,
     pub(crate) network: Option<Network>,
     pub(crate) setup: Setup,
@@ -49,7 +50,7 @@ impl Parts {
         // Nobody sets a target yet: the balloon is there for the free pages that the guest reports.
         let (balloon, _) = Balloon::new().map_err(|source| Error::host("Creating the balloon", source))?;
         let server = shares(plan)?;
-        let notifier = server.notifier();
+        let (notifier, owner) = (server.notifier(), server.owner_seen());
         let files = Files::new(plan.shares().cloned().collect(), server.monitor());
         let mut builder = Vm::builder(config(plan, dirs)?)
             .device(Rng::new())
@@ -66,7 +67,7 @@ impl Parts {
             network = Some(Network::new(gateway, plan)?);
         }
         let setup = setup::setup(plan)?;
-        Ok(Self { builder, vsock: vsock_host, notifier, files, network, setup })
+        Ok(Self { builder, vsock: vsock_host, notifier, owner, files, network, setup })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What to start: everything the command line decides, nothing that is running yet.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use netstack::Proxy;
@@ -26,6 +27,8 @@ pub struct Plan {
     pub project: Mount,
     /// Further folders and files.
     pub mounts: Vec<Mount>,
+    /// Whose their files are in the guest, by name or number: the user who works with them.
+    pub user: OsString,
     /// What in them the guest may not change, or not see.
     pub guards: Guards,
     /// Who runs the CPUs.

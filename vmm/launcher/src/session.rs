@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_protocol::bytes::{EnvVar, GuestPath, Invalid, Word};
+use agent_protocol::bytes::{EnvVar, GuestPath, Word};
 use agent_protocol::client;
 use agent_protocol::control::ToGuest;
-use agent_protocol::exec::{Argv, Exec, Terminal, User, WindowSize};
+use agent_protocol::exec::{Argv, Exec, Terminal, WindowSize};
 use agent_protocol::{EXEC_PORT, ProtocolError};
 use devices::vsock::VsockHost;
 use vmm::Timeline;
@@ -24,6 +24,7 @@ use crate::guest::Guest;
 use crate::instance::{Claim, VmId};
 use crate::ports::{Board, Mailbox, Mirror, Notice};
 use crate::remote::{NetworkStatus, Server, ShareStatus};
+use crate::user;
 
 /// How long a guest that has said it is ready may take to accept a connection.
 pub(crate) const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -180,19 +181,5 @@ fn exec(command: Command) -> Result<Exec, ProtocolError> {
         None => None,
     };
     let cwd = Some(GuestPath::new(command.workdir.as_os_str().as_bytes())?);
-    Ok(Exec { argv, env, cwd, user: user(command.user)?, terminal })
-}
-
-/// `root`, a name, `UID` or `UID:GID`.
-fn user(text: OsString) -> Result<User, Invalid> {
-    let number = |text: &str| text.parse::<u32>().ok();
-    let ids = text.to_str().and_then(|text| match text.split_once(':') {
-        Some((uid, gid)) => Some((number(uid)?, number(gid)?)),
-        None => number(text).map(|uid| (uid, uid)),
-    });
-    match ids {
-        _ if text == "root" => Ok(User::Root),
-        Some((uid, gid)) => Ok(User::Id { uid, gid }),
-        None => Ok(User::Name(Word::new(text.into_vec())?)),
-    }
+    Ok(Exec { argv, env, cwd, user: user::parse(command.user)?, terminal })
 }

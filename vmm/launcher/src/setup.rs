@@ -10,6 +10,7 @@ use netstack::Addresses;
 
 use crate::error::Error;
 use crate::plan::{Network, Plan};
+use crate::user;
 
 /// Serial of the disk with the root image.
 pub(crate) const ROOT_DISK: &str = "root";
@@ -39,6 +40,7 @@ fn describe(plan: &Plan) -> Result<Setup, Invalid> {
             read_only: mount.is_read_only,
         });
     }
+    setup.owner = user::parse(plan.user.clone())?;
     if let Network::Policy(_) = plan.network {
         setup.network = Some(link(&Addresses::default()));
     }

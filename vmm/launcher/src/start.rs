@@ -7,7 +7,7 @@ use agent_protocol::CONTROL_PORT;
 use agent_protocol::control::{ToGuest, ToHost};
 use agent_protocol::notice::NOTICE_PORT;
 use agent_protocol::setup::Setup;
-use devices::fs::Notifier;
+use devices::fs::{Notifier, Owner, OwnerSeen};
 use devices::vsock::VsockHost;
 use netstack::Discard;
 use vmm::Timeline;
@@ -40,7 +40,7 @@ impl Plan {
         let claim = Claim::new(dirs, &self.project.host)?;
         let (log, audit) = Log::start(claim.state(), &claim.card().id)
             .map_err(|source| Error::host("Starting the egress log", source))?;
-        let Parts { builder, vsock, notifier, files, network, setup } = Parts::assemble(self, dirs, audit)?;
+        let Parts { builder, vsock, notifier, owner, files, network, setup } = Parts::assemble(self, dirs, audit)?;
         let listener =
             vsock.listen(CONTROL_PORT).map_err(|source| Error::host("Listening for the guest agent", source))?;
         let vm = builder.engine(self.engine).timeline(timeline.clone()).build()?;
@@ -59,7 +59,7 @@ impl Plan {
         let control = Control::new(running, listener, agent, mailbox.clone())
             .map_err(|source| Error::host("Starting a thread", source))?;
         let mut guest = Guest::new(vm, control, attention.clone());
-        if bring_up(&mut guest, setup, timeline)? {
+        if bring_up(&mut guest, setup, &owner, timeline)? {
             tell_of_changes(&vsock, &notifier);
         }
         let board = network.map(|network| network.board);
@@ -86,7 +86,7 @@ impl Plan {
 }
 
 /// Boots the guest's user space; whether its kernel takes notices of changed files.
-fn bring_up(guest: &mut Guest, setup: Setup, timeline: &Timeline) -> Result<bool, Error> {
+fn bring_up(guest: &mut Guest, setup: Setup, owner: &OwnerSeen, timeline: &Timeline) -> Result<bool, Error> {
     let unexpected = |message: &ToHost| Error::Guest {
         reason: format!("its agent spoke out of turn ({message:?})"),
         console: String::new(),
@@ -96,7 +96,13 @@ fn bring_up(guest: &mut Guest, setup: Setup, timeline: &Timeline) -> Result<bool
         other => return Err(unexpected(&other)),
     }
     guest.say(&ToGuest::Setup(Box::new(setup::at_this_moment(setup))))?;
-    match guest.hear(BOOT_PATIENCE)? {
+    let mut message = guest.hear(BOOT_PATIENCE)?;
+    if let ToHost::Owner { uid, gid } = message {
+        owner.set(Owner { uid, gid });
+        guest.say(&ToGuest::Owned)?;
+        message = guest.hear(BOOT_PATIENCE)?;
+    }
+    match message {
         ToHost::Ready { warnings, takes_notices, .. } => {
             timeline.mark("root mounted");
             for warning in warnings {

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
@@ -14,7 +15,7 @@ use super::belief::Belief;
 use crate::fs::guard::{Guard, Position};
 use crate::fs::node::{Identity, Version};
 use crate::fs::report::ShareReport;
-use crate::fs::share::{Access, Owner, Ownership, Share};
+use crate::fs::share::{Access, Owner, Share};
 use crate::fs::wire;
 
 /// Owner the guest sees on files that do not belong to the share's owner (Linux's overflow ID).
@@ -29,7 +30,11 @@ pub(super) struct Export {
     pub(super) index: u32,
     pub(super) root: Arc<OwnedFd>,
     access: Access,
-    ownership: Ownership,
+    /// Whose the share's files are.
+    owner: Owner,
+    /// Whom the guest takes that owner for.
+    seen_uid: AtomicU32,
+    seen_gid: AtomicU32,
     /// Whom new files must be given to, if they are not born with the right owner.
     give_to: Option<Owner>,
     /// This process is root, whose files may appear in a share of somebody else.
@@ -57,7 +62,19 @@ impl Export {
         let root = Arc::new(root);
         let guard = Guard::new(&root, &guarded)?;
         let is_remote = super::away::is_remote(&root)?;
-        Ok(Self { index, root, access, ownership, give_to, as_root, user: own.uid, guard, is_remote })
+        Ok(Self {
+            index,
+            root,
+            access,
+            owner: ownership.host,
+            seen_uid: ownership.guest.uid.into(),
+            seen_gid: ownership.guest.gid.into(),
+            give_to,
+            as_root,
+            user: own.uid,
+            guard,
+            is_remote,
+        })
     }
 
     pub(super) fn is_remote(&self) -> bool {
@@ -122,9 +139,15 @@ impl Export {
         Identity { share: self.index, device: device(stat), inode: stat.stx_ino, born: nanoseconds(stat.stx_btime) }
     }
 
+    /// From now on the owner's files appear as this one's.
+    pub(super) fn show_owner(&self, owner: Owner) {
+        self.seen_uid.store(owner.uid, Ordering::Relaxed);
+        self.seen_gid.store(owner.gid, Ordering::Relaxed);
+    }
+
     fn uid(&self, uid: u32) -> u32 {
         match uid {
-            uid if uid == self.ownership.host.uid => self.ownership.guest.uid,
+            uid if uid == self.owner.uid => self.seen_uid.load(Ordering::Relaxed),
             0 if self.as_root => 0,
             _ => NOBODY,
         }
@@ -132,7 +155,7 @@ impl Export {
 
     fn gid(&self, gid: u32) -> u32 {
         match gid {
-            gid if gid == self.ownership.host.gid => self.ownership.guest.gid,
+            gid if gid == self.owner.gid => self.seen_gid.load(Ordering::Relaxed),
             0 if self.as_root => 0,
             _ => NOBODY,
         }
@@ -140,7 +163,7 @@ impl Export {
 
     /// Whether the guest sees the file as its share's owner's, or as root's.
     pub(super) fn owns(&self, stat: &Statx) -> bool {
-        self.uid(stat.stx_uid) != NOBODY
+        stat.stx_uid == self.owner.uid || self.as_root && stat.stx_uid == 0
     }
 
     pub(super) fn attr(&self, stat: &Statx) -> wire::Attr {

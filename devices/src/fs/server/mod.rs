@@ -43,7 +43,7 @@ use super::handle::Handles;
 use super::implicit::Implicit;
 use super::node::{Limits, Nodes};
 use super::report::ShareReport;
-use super::share::Share;
+use super::share::{Owner, Share};
 use super::watch::Watcher;
 use super::wire::{self, opcode};
 
@@ -114,6 +114,11 @@ impl Server {
     /// The requests so far.
     pub(super) fn requests(&self) -> Requests {
         self.tally.read()
+    }
+
+    /// From now on the files of each share's owner appear as this one's.
+    pub(super) fn show_owner(&self, owner: Owner) {
+        self.exports.iter().for_each(|export| export.show_owner(owner));
     }
 
     /// What is in force in each share.

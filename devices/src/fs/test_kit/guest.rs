@@ -61,9 +61,14 @@ impl Guest {
 
     /// A guest of these shares that has not begun a session.
     pub fn serving(shares: Vec<Share>, host: TempDir) -> Self {
+        Self::around(Fs::new(shares).expect("a device"), host)
+    }
+
+    /// The same of this device.
+    pub fn around(device: Fs, host: TempDir) -> Self {
         let ram = ram();
         let queues = queues(&ram);
-        let mut device = Local::serve(Box::new(Fs::new(shares).expect("a device")), &ram);
+        let mut device = Local::serve(Box::new(device), &ram);
         device.start(0, &queues);
         let [_, driver] = queues;
         Self::of(device, driver, host)

@@ -6,9 +6,9 @@ use rustix::fs::{Gid, Uid, chown};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::guest::{Guest, SHARE};
+use super::guest::{Guest, SHARE, folders};
 use crate::fs::wire::{MINOR, SetattrIn, set};
-use crate::fs::{Access, Owner, Ownership, Share};
+use crate::fs::{Access, Fs, Owner, Ownership, Share};
 
 const NOBODY: u32 = 65_534;
 const USER: Owner = Owner { uid: 4711, gid: 4712 };
@@ -46,6 +46,21 @@ fn guest_may_know_the_owner_by_another_number() {
     guest.init(MINOR).unwrap();
     let (file, _) = guest.create(SHARE, b"file", 0o644).unwrap();
     assert_eq!((file.attr.uid, file.attr.gid), (1000, 1001));
+}
+
+#[test]
+fn owner_may_be_told_when_the_device_runs() {
+    let (host, shares) = folders(&[Access::ReadWrite]);
+    let device = Fs::new(shares).unwrap();
+    let owner_seen = device.owner_seen();
+    let mut guest = Guest::around(device, host);
+    guest.init(MINOR).unwrap();
+    owner_seen.set(Owner { uid: NOBODY, gid: 1001 });
+    let (file, _) = guest.create(SHARE, b"file", 0o644).unwrap();
+    assert_eq!((file.attr.uid, file.attr.gid), (NOBODY, 1001));
+    // Even whom nobody's files seem to belong to owns the share's.
+    let attr = guest.setattr(file.nodeid, &to_owner(NOBODY, 1001)).unwrap();
+    assert_eq!((attr.uid, attr.gid), (NOBODY, 1001));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What to run: the request an exec connection begins with.
 
+use std::fmt;
+
 use crate::bytes::{Arg, EnvVar, GuestPath, Invalid, Word};
 use crate::frame::ProtocolError;
 use crate::wire::{Decoder, Encoder};
@@ -86,18 +88,7 @@ impl Exec {
         out.list(&self.argv.0, |out, word| word.encode(out));
         out.list(&self.env, |out, variable| variable.encode(out));
         out.option(self.cwd.as_ref(), |out, cwd| cwd.encode(out));
-        match &self.user {
-            User::Root => out.u8(0),
-            User::Name(name) => {
-                out.u8(1);
-                name.encode(out);
-            }
-            User::Id { uid, gid } => {
-                out.u8(2);
-                out.u32(*uid);
-                out.u32(*gid);
-            }
-        }
+        self.user.encode(out);
         out.option(self.terminal.as_ref(), |out, terminal| {
             terminal.size.encode(out);
             terminal.term.encode(out);
@@ -110,15 +101,46 @@ impl Exec {
             argv: Argv::new(words).ok_or(ProtocolError::Malformed("empty command line"))?,
             env: body.list(MAX_ENV, EnvVar::decode)?,
             cwd: body.option(GuestPath::decode)?,
-            user: match body.u8()? {
-                0 => User::Root,
-                1 => User::Name(Word::decode(body)?),
-                2 => User::Id { uid: body.u32()?, gid: body.u32()? },
-                _ => return Err(ProtocolError::Malformed("unknown way to name a user")),
-            },
+            user: User::decode(body)?,
             terminal: body
                 .option(|body| Ok(Terminal { size: WindowSize::decode(body)?, term: Word::decode(body)? }))?,
         })
+    }
+}
+
+impl User {
+    pub(crate) fn encode(&self, out: &mut Encoder<'_>) {
+        match self {
+            Self::Root => out.u8(0),
+            Self::Name(name) => {
+                out.u8(1);
+                name.encode(out);
+            }
+            Self::Id { uid, gid } => {
+                out.u8(2);
+                out.u32(*uid);
+                out.u32(*gid);
+            }
+        }
+    }
+
+    pub(crate) fn decode(body: &mut Decoder<'_>) -> Result<Self, ProtocolError> {
+        match body.u8()? {
+            0 => Ok(Self::Root),
+            1 => Ok(Self::Name(Word::decode(body)?)),
+            2 => Ok(Self::Id { uid: body.u32()?, gid: body.u32()? }),
+            _ => Err(ProtocolError::Malformed("unknown way to name a user")),
+        }
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.write_str("root"),
+            Self::Name(name) => write!(f, "{}", name.as_bytes().escape_ascii()),
+            Self::Id { uid, gid } => write!(f, "{uid}:{gid}"),
+        }
     }
 }
 
