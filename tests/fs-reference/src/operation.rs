@@ -171,6 +171,23 @@ fn attributes() -> impl Strategy<Value = Operation> {
     ]
 }
 
+impl Operation {
+    /// Whether it is about an open file rather than a node.
+    pub fn is_on_open_file(&self) -> bool {
+        matches!(
+            self,
+            Self::Read { .. }
+                | Self::Write { .. }
+                | Self::Fsync { .. }
+                | Self::Fallocate { .. }
+                | Self::Lseek { .. }
+                | Self::Copy { .. }
+                | Self::Release { .. }
+                | Self::TruncateOpen { .. }
+        )
+    }
+}
+
 /// Any operation.
 pub fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![4 => shape(), 4 => contents(), 3 => attributes()]

@@ -103,14 +103,7 @@ impl Player {
     /// that no guest's kernel sends.
     pub fn can_play(&self, operation: &Operation) -> bool {
         match operation {
-            Operation::Read { .. }
-            | Operation::Write { .. }
-            | Operation::Fsync { .. }
-            | Operation::Fallocate { .. }
-            | Operation::Lseek { .. }
-            | Operation::Copy { .. }
-            | Operation::Release { .. }
-            | Operation::TruncateOpen { .. } => !self.handles.is_empty(),
+            operation if operation.is_on_open_file() => !self.handles.is_empty(),
             Operation::Open { node, .. } | Operation::Truncate { node, .. } => self.kind(node) == REGULAR,
             Operation::List { node, .. } => self.kind(node) == DIRECTORY,
             Operation::Readlink { node } => self.kind(node) == 0o120_000,
@@ -202,14 +195,7 @@ impl Player {
             Operation::RemoveAttribute { node, name } => {
                 self.guest.removexattr(self.node(node), name).map(|()| Told::Done)
             }
-            Operation::Read { .. }
-            | Operation::Write { .. }
-            | Operation::Fsync { .. }
-            | Operation::Fallocate { .. }
-            | Operation::Lseek { .. }
-            | Operation::Copy { .. }
-            | Operation::Release { .. }
-            | Operation::TruncateOpen { .. } => self.serve_open(operation),
+            _ => self.serve_open(operation),
         }
     }
 
