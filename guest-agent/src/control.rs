@@ -22,7 +22,7 @@ use crate::exec::{self, Context, serve};
 use crate::failure::{During, Failure};
 use crate::ports::relay::Relays;
 use crate::ports::watch;
-use crate::{log, notice, shutdown, vsock};
+use crate::{accept, log, notice, shutdown, vsock};
 
 /// What processes get when the host goes away without a word.
 const DEFAULT_GRACE: Duration = Duration::from_secs(2);
@@ -95,7 +95,7 @@ fn begin(
         environment: setup.environment.clone(),
     };
     let accepting = thread::Builder::new().name("accept".into()).stack_size(SESSION_STACK);
-    accepting.spawn(move || accept(&listener, &Arc::new(context))).during(|| "Cannot start to accept".into())?;
+    accepting.spawn(move || take_commands(&listener, &Arc::new(context))).during(|| "Cannot start to accept".into())?;
     Ok(reaper)
 }
 
@@ -112,14 +112,11 @@ fn settle_owner(owner: &User, host: &Host, words: &mut Words) -> Result<(), Fail
 }
 
 /// Takes commands for ever, each on a thread of its own.
-fn accept(listener: &OwnedFd, context: &Arc<Context>) {
-    loop {
-        let session = vsock::accept(listener).and_then(|stream| {
-            let context = context.clone();
-            let thread = thread::Builder::new().name("session".into()).stack_size(SESSION_STACK);
-            thread.spawn(move || session(stream, &context))
-        });
-        if let Err(error) = session {
+fn take_commands(listener: &OwnedFd, context: &Arc<Context>) {
+    while let Some(stream) = accept::next("a command", || vsock::accept(listener)) {
+        let context = context.clone();
+        let thread = thread::Builder::new().name("session".into()).stack_size(SESSION_STACK);
+        if let Err(error) = thread.spawn(move || session(stream, &context)) {
             log::warn(&format!("a command is not taken: {error}"));
         }
     }

@@ -9,6 +9,7 @@
 //! A library so that the exec server can be tested on any stream; the binary is `main.rs`.
 #![forbid(unsafe_code)]
 
+mod accept;
 pub mod boot;
 pub mod control;
 pub mod exec;

@@ -15,7 +15,7 @@ use agent_protocol::{ProtocolError, SHARES_TAG};
 use rustix::io::Errno;
 
 use crate::failure::{During, Failure};
-use crate::{log, vsock};
+use crate::{accept, log, vsock};
 
 /// Where the kernel lists its virtio-fs devices.
 const DEVICES: &str = "/sys/fs/virtiofs";
@@ -30,7 +30,7 @@ pub(crate) fn start() -> Result<bool, Failure> {
     }
     let listener = vsock::listen_on(NOTICE_PORT).during(|| "Cannot listen for notices".into())?;
     let thread = thread::Builder::new().name("notice".into()).stack_size(STACK);
-    thread.spawn(move || accept(&listener, &attribute)).during(|| "Cannot start to take notices".into())?;
+    thread.spawn(move || take_notices(&listener, &attribute)).during(|| "Cannot start to take notices".into())?;
     Ok(true)
 }
 
@@ -44,13 +44,9 @@ fn attribute(devices: &Path) -> Option<File> {
 }
 
 /// Serves one connection after the other, for ever.
-fn accept(listener: &OwnedFd, attribute: &File) {
-    loop {
-        let ended = match vsock::accept(listener) {
-            Ok(stream) => pass_on(File::from(stream), |notice| attribute.write_at(notice, 0).map(drop)),
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = ended {
+fn take_notices(listener: &OwnedFd, attribute: &File) {
+    while let Some(stream) = accept::next("a connection for notices", || vsock::accept(listener)) {
+        if let Err(error) = pass_on(File::from(stream), |notice| attribute.write_at(notice, 0).map(drop)) {
             log::warn(&format!("notices end: {error}"));
         }
     }

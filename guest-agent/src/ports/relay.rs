@@ -14,7 +14,7 @@ use std::time::Duration;
 use agent_protocol::control::Relay;
 use rustix::net::sockopt::set_socket_linger;
 
-use crate::log;
+use crate::{accept, log};
 
 /// Connections of all relayed ports at a time.
 const MAX_CONNECTIONS: usize = 512;
@@ -97,7 +97,7 @@ impl Relays {
         thread::Builder::new()
             .name("relay".into())
             .stack_size(STACK)
-            .spawn(move || accept(&ours, port, gateway, &connections))?;
+            .spawn(move || serve(&ours, port, gateway, &connections))?;
         Ok(listener)
     }
 }
@@ -109,13 +109,8 @@ impl Drop for Relays {
 }
 
 /// Takes connections until the listener is shut down.
-fn accept(listener: &TcpListener, port: u16, gateway: IpAddr, connections: &Arc<AtomicUsize>) {
-    loop {
-        let (client, peer) = match listener.accept() {
-            Ok(accepted) => accepted,
-            Err(error) if matches!(error.raw_os_error(), Some(code) if is_transient(code)) => continue,
-            Err(_) => return,
-        };
+fn serve(listener: &TcpListener, port: u16, gateway: IpAddr, connections: &Arc<AtomicUsize>) {
+    while let Some((client, peer)) = accept::next("a connection to a relayed port", || listener.accept()) {
         let place = Place::take(connections);
         let (Some(place), true) = (place, peer.ip().to_canonical() == gateway) else {
             reset(&client);
@@ -126,12 +121,6 @@ fn accept(listener: &TcpListener, port: u16, gateway: IpAddr, connections: &Arc<
             log::warn(&format!("a connection to port {port} is not relayed: {error}"));
         }
     }
-}
-
-/// accept(2): errors of the connection that is taken, not of the listener.
-fn is_transient(code: i32) -> bool {
-    let transient = [rustix::io::Errno::CONNABORTED, rustix::io::Errno::INTR, rustix::io::Errno::PROTO];
-    transient.iter().any(|errno| errno.raw_os_error() == code)
 }
 
 /// One of [`MAX_CONNECTIONS`], given back when dropped.
