@@ -1,5 +1,6 @@
 //! What the whole system must do, in both engines: see the `system_tests` library for how this runs.
 
+mod answers;
 mod attributes;
 mod belief;
 mod command;
@@ -10,6 +11,7 @@ mod hanging;
 mod hostile;
 mod library;
 mod live;
+mod nature;
 mod network;
 mod notices;
 mod paths;
@@ -46,10 +48,10 @@ const CASES: &[Case] = cases![
     files::file_server_is_confined_by_the_hosts_kernel,
     sharing::links_lead_nowhere_on_the_host,
     sharing::large_tree_needs_few_descriptors,
-    sharing::files_keep_their_nature,
-    sharing::errors_are_the_exact_ones,
-    sharing::time_stamps_serve_make,
-    sharing::owners_and_modes_for_an_ordinary_user,
+    nature::files_keep_their_nature,
+    answers::errors_are_the_exact_ones,
+    answers::time_stamps_serve_make,
+    answers::owners_and_modes_for_an_ordinary_user,
     sharing::two_hundred_shares_and_single_files,
     two_sides::folder_moved_out_of_the_share_is_closed,
     two_sides::contents_cross_at_once,
