@@ -1,6 +1,7 @@
 //! What the guest's kernel believes of shared folders, and that it hears at once when that is no longer so.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -135,5 +136,37 @@ pub fn programs_that_watch_files_hear_of_the_hosts_edits(stage: &Stage) -> Resul
     guest.does("touch watched/own")?;
     hears(&mut guest, "CREATE own")?;
     guest.does("test \"$(grep -c 'CREATE own' /tmp/events)\" = 1")?;
+    guest.leave()
+}
+
+pub fn programs_hear_nothing_of_hidden_files(stage: &Stage) -> Result<()> {
+    let folder = stage.project().join("watched");
+    let (secret, hidden) = (folder.join("secret.env"), folder.join("hidden"));
+    fs::create_dir_all(&hidden)?;
+    fs::write(&secret, "TOKEN=1")?;
+    let mut guest = guest(stage, &["--hide", "watched/secret.env", "--hide", "watched/hidden"])?;
+    guest.does("test -z \"$(ls -A watched)\" && ! cat watched/secret.env")?;
+    start(&mut guest, WATCH, "")?;
+    guest.sees("grep -qx ready /tmp/events", PATIENCE)?;
+    type Edit<'a> = &'a dyn Fn() -> std::io::Result<()>;
+    let draft = stage.folder().join("draft");
+    let edits: [(&str, Edit<'_>); 7] = [
+        ("written in place", &|| fs::write(&secret, "TOKEN=2")),
+        ("given other permissions", &|| fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))),
+        ("replaced", &|| fs::write(&draft, "TOKEN=3").and_then(|()| fs::rename(&draft, &secret))),
+        ("removed", &|| fs::remove_file(&secret)),
+        ("made anew", &|| fs::write(&secret, "TOKEN=4")),
+        ("written in a hidden folder", &|| fs::write(hidden.join("inner"), "TOKEN=5")),
+        ("moved away", &|| fs::rename(&secret, &draft).and_then(|()| fs::remove_dir_all(&hidden))),
+    ];
+    for (number, (what, edit)) in edits.iter().enumerate() {
+        edit()?;
+        // What is told at all is told in its order: once this is heard of, the edit would have been.
+        fs::write(folder.join(format!("mark{number}")), "")?;
+        guest.sees(&format!("grep -q 'mark{number}$' /tmp/events"), NOTICE)?;
+        let heard = guest.ask("grep -v -e '^ready$' -e ' mark[0-9]$' /tmp/events")?.1;
+        ensure!(heard.is_empty(), "a hidden file was {what} and the guest heard of it:\n{heard}");
+    }
+    guest.does("test \"$(ls -A watched | grep -vc mark)\" = 0")?;
     guest.leave()
 }

@@ -39,6 +39,7 @@ const CASES: &[Case] = cases![
     belief::edits_are_seen_at_once,
     belief::names_are_believed_until_they_change,
     belief::programs_that_watch_files_hear_of_the_hosts_edits,
+    belief::programs_hear_nothing_of_hidden_files,
     paths::any_byte_may_stand_in_a_project_path,
     paths::project_in_a_folder_of_the_guest_is_moved,
     files::files_behave_as_on_a_local_disk,
