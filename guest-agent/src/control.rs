@@ -18,7 +18,7 @@ use agent_protocol::{CONTROL_PORT, EXEC_PORT, FrameReader, ProtocolError, encode
 
 use crate::boot::{self, Boot};
 use crate::exec::reaper::Reaper;
-use crate::exec::{self, Context, serve};
+use crate::exec::{self, Context, monotonic_ns, serve};
 use crate::failure::{During, Failure};
 use crate::ports::relay::Relays;
 use crate::ports::watch;
@@ -48,9 +48,13 @@ pub fn run() -> ExitCode {
 fn talk(boot: &mut Boot) -> Result<(), Failure> {
     let (host, mut words) = Host::connect()?;
     boot.mark("control connected");
+    let asked = monotonic_ns();
     host.send(&ToHost::Hello { marks: std::mem::take(&mut boot.marks) })?;
     let setup = match words.receive() {
-        Ok(Some(ToGuest::Setup(setup))) => setup,
+        Ok(Some(ToGuest::Setup(mut setup))) => {
+            setup.unix_ns = on_arrival(setup.unix_ns, monotonic_ns().saturating_sub(asked));
+            setup
+        }
         Ok(_) => return Err(Failure::new("The host sent no setup", "it said something else")),
         Err(error) => {
             // The reason is of use to a host of another version, if it listens still.
@@ -75,6 +79,12 @@ fn talk(boot: &mut Boot) -> Result<(), Failure> {
     // A host that is gone does not want to know.
     let _ = host.send(&ToHost::Stopped);
     Ok(())
+}
+
+/// The time that it is when an answer arrives that was given at `unix_ns`, a question and `round_trip` later: as busy as the
+/// machine may be, it is about as busy on either way.
+fn on_arrival(unix_ns: u64, round_trip: u64) -> u64 {
+    unix_ns.saturating_add(round_trip / 2)
 }
 
 /// Sets the guest up and begins to take commands.
