@@ -9,8 +9,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use virtio::{ConfigSpace, DeviceInfo, Fault, NoConfig, Ram, Rings, VirtioDevice, Watch, Writer};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
-/// Random bytes given for one request at most; the driver asks again for more. Descriptors may overlap and claim far more
-/// than guest RAM, and Linux asks for no more than a page.
+/// Random bytes given for one request at most; the driver asks again for more. Descriptors may overlap and claim far
+/// more than guest RAM, and Linux asks for no more than a page.
 pub const MAX_REQUEST: usize = 64 << 10;
 
 /// Bytes taken from the host's generator at once; requests up to 256 bytes are never interrupted, larger ones may be.

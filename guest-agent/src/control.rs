@@ -81,8 +81,8 @@ fn talk(boot: &mut Boot) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The time that it is when an answer arrives that was given at `unix_ns`, a question and `round_trip` later: as busy as the
-/// machine may be, it is about as busy on either way.
+/// The time that it is when an answer arrives that was given at `unix_ns`, a question and `round_trip` later: as busy
+/// as the machine may be, it is about as busy on either way.
 fn on_arrival(unix_ns: u64, round_trip: u64) -> u64 {
     unix_ns.saturating_add(round_trip / 2)
 }

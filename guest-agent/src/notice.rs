@@ -1,7 +1,8 @@
 //! Hands what the host says about changed files to the kernel.
 //!
-//! Our kernel takes notices through an attribute of the virtio-fs device, one in each write; others have no such attribute,
-//! and the host is told so. The kernel applies a notice before the write returns, so notices take effect in their order.
+//! Our kernel takes notices through an attribute of the virtio-fs device, one in each write; others have no such
+//! attribute, and the host is told so. The kernel applies a notice before the write returns, so notices take effect in
+//! their order.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};

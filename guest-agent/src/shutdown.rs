@@ -20,8 +20,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the processes left can end at all, and how often in a row they must seem not to.
 const LOOK: Duration = Duration::from_millis(250);
 const STUCK: u32 = 3;
-/// How long everything may take to be written back. The disk is, by becoming read-only; a share has what its guest wrote,
-/// and one whose host does not answer would never be done.
+/// How long everything may take to be written back. The disk is, by becoming read-only; a share has what its guest
+/// wrote, and one whose host does not answer would never be done.
 const SYNC_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Ends every process, syncs, and makes the disk's filesystem clean. After this the power may go at any time.
@@ -73,7 +73,8 @@ fn is_everything_stuck(proc: &Path) -> bool {
     })
 }
 
-/// The same of one process, by its line of proc(5): it sleeps uninterruptibly, has ended, or is a thread of the kernel's.
+/// The same of one process, by its line of proc(5): it sleeps uninterruptibly, has ended, or is a thread of the
+/// kernel's.
 fn is_stuck(stat: &str) -> Option<bool> {
     /// `PF_KTHREAD` of Linux.
     const KERNEL_THREAD: u32 = 0x0020_0000;

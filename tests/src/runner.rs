@@ -20,8 +20,8 @@ pub struct Case {
     pub run: fn(&Stage) -> Result<()>,
 }
 
-/// The program: runs the cases whose names contain one of the arguments; `--list` names them. Without arguments it runs all,
-/// but in the lab not those whose names begin with one of `slow`: it says so, and how to run them, too.
+/// The program: runs the cases whose names contain one of the arguments; `--list` names them. Without arguments it runs
+/// all, but in the lab not those whose names begin with one of `slow`: it says so, and how to run them, too.
 pub fn main(cases: &[Case], slow: &[&str]) -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.iter().any(|word| word == "--list") {

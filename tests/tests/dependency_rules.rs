@@ -1,4 +1,5 @@
-//! Holds the workspace to its two dependency rules: who may depend on whom, and what must stay out of the `vmm` library.
+//! Holds the workspace to its two dependency rules: who may depend on whom, and what must stay out of the `vmm`
+//! library.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -29,7 +29,8 @@ pub enum Device {
     Virtio(Box<dyn VirtioDevice>),
     /// A network card, known by its kind since QEMU's front end for it needs its address.
     Net(Box<Net>),
-    /// A console: under qemu, QEMU's own on the same host end, which must be a socket; it does not learn the window size.
+    /// A console: under qemu, QEMU's own on the same host end, which must be a socket; it does not learn the window
+    /// size.
     Console(Box<Console>),
     /// A memory balloon: under qemu, QEMU's own, which reports free pages and has no target.
     Balloon(Box<Balloon>),

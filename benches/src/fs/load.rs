@@ -1,7 +1,8 @@
 //! `fs-load`: what `benches/fs` measures, done by the same program in every guest and on the host.
 //!
-//! It says `ready`; from then on a line of standard input is a command, and a line of standard output its answer: numbers, or `!`
-//! and an error. Times are taken here, so the way of the command does not count. `prepare FOLDER` makes what the others use.
+//! It says `ready`; from then on a line of standard input is a command, and a line of standard output its answer:
+//! numbers, or `!` and an error. Times are taken here, so the way of the command does not count. `prepare FOLDER` makes
+//! what the others use.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};

@@ -91,7 +91,8 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// What a guest could not measure is left out of all arms, so that rounds stay comparable; a guest that is gone ends it.
+/// What a guest could not measure is left out of all arms, so that rounds stay comparable; a guest that is gone ends
+/// it.
 fn give_up(error: anyhow::Error) -> anyhow::Result<()> {
     if !error.is::<Refusal>() {
         return Err(error);

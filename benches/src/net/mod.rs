@@ -1,8 +1,8 @@
 //! `bench net`: the same guest behind different network stacks, measured in turns.
 //!
-//! Two processes of this program take part besides the guests: [`vm`] runs a guest behind our stack, [`compare`] is what
-//! the guests talk to and what tells them what to measure. The guests run `net-load` (`load.rs`). Everything is started
-//! by `benches/net`, in namespaces that lead nowhere.
+//! Two processes of this program take part besides the guests: [`vm`] runs a guest behind our stack, [`compare`] is
+//! what the guests talk to and what tells them what to measure. The guests run `net-load` (`load.rs`). Everything is
+//! started by `benches/net`, in namespaces that lead nowhere.
 
 mod compare;
 mod goal;

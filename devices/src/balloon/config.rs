@@ -41,7 +41,8 @@ impl BalloonHandle {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Asks the guest to hand over this many bytes in all, whole pages of them. It does so as far and as fast as it can.
+    /// Asks the guest to hand over this many bytes in all, whole pages of them. It does so as far and as fast as it
+    /// can.
     pub fn set_target(&self, bytes: u64) -> io::Result<()> {
         let pages = u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
         self.shared.target.store(pages, Ordering::Release);

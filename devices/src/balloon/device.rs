@@ -17,8 +17,8 @@ const FEATURE_REPORTING: u32 = 5;
 
 const INFLATE: u16 = 0;
 const STATISTICS: u16 = 2;
-/// The specification gives page reporting queue 4; drivers that number only the queues they use, as Linux long did, find
-/// it here, where free page hints would be if they were offered.
+/// The specification gives page reporting queue 4; drivers that number only the queues they use, as Linux long did,
+/// find it here, where free page hints would be if they were offered.
 const REPORTING_AS_NUMBERED: u16 = 3;
 const REPORTING: u16 = 4;
 

@@ -19,8 +19,8 @@ use crate::memory::Memory;
 use crate::notifier::Notifier;
 use crate::ring::{Ring, invalid};
 
-/// Bits of the transport, besides the device's own. QEMU hands the guest's choice on unmasked and stops on a refusal, so
-/// everything it may negotiate by itself is offered.
+/// Bits of the transport, besides the device's own. QEMU hands the guest's choice on unmasked and stops on a refusal,
+/// so everything it may negotiate by itself is offered.
 const TRANSPORT_FEATURES: u64 = 1 << VIRTIO_F_NOTIFY_ON_EMPTY
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | 1 << VIRTIO_RING_F_EVENT_IDX
@@ -51,8 +51,8 @@ impl Served {
         self.info.features | TRANSPORT_FEATURES
     }
 
-    /// Whether the monitor asks us for the configuration space. QEMU warns of devices that offer it where there is none,
-    /// and of file systems and network cards, whose tag and address it is told on its own command line.
+    /// Whether the monitor asks us for the configuration space. QEMU warns of devices that offer it where there is
+    /// none, and of file systems and network cards, whose tag and address it is told on its own command line.
     pub(crate) fn has_config(&self) -> bool {
         let mut bytes = [0; 64];
         self.config.read(0, &mut bytes);

@@ -1,6 +1,7 @@
 //! Names of host files that no rename changes: the kernel's notifications of changes carry them.
 //!
-//! Here because it takes a system call nobody wraps and the packages around have no unsafe code; used by the file server.
+//! Here because it takes a system call nobody wraps and the packages around have no unsafe code; used by the file
+//! server.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -16,8 +17,8 @@ struct Raw {
     handle: [u8; MAX_HANDLE],
 }
 
-/// The kernel's own name of what a descriptor (`O_PATH` is enough) stands for, as its notifications carry it: the kind of
-/// handle and the handle.
+/// The kernel's own name of what a descriptor (`O_PATH` is enough) stands for, as its notifications carry it: the kind
+/// of handle and the handle.
 pub fn file_handle(file: BorrowedFd<'_>) -> io::Result<(i32, Box<[u8]>)> {
     // Kernels before 6.5 do not know that the handle will not be opened; theirs are the same where they give one.
     match request(file, libc::AT_HANDLE_FID) {
@@ -29,8 +30,8 @@ pub fn file_handle(file: BorrowedFd<'_>) -> io::Result<(i32, Box<[u8]>)> {
 fn request(file: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<(i32, Box<[u8]>)> {
     let mut raw = Raw { bytes: 128, kind: 0, handle: [0; MAX_HANDLE] };
     let mut mount = 0;
-    // SAFETY: the path is a C string; `raw` begins as a `file_handle` and has as many bytes behind that as it says; both
-    // outlive the call, which keeps no pointer.
+    // SAFETY: the path is a C string; `raw` begins as a `file_handle` and has as many bytes behind that as it says;
+    // both outlive the call, which keeps no pointer.
     let result = unsafe {
         libc::name_to_handle_at(
             file.as_raw_fd(),

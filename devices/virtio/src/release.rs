@@ -11,8 +11,8 @@ use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemory
 
 use crate::Ram;
 
-/// Releases the host pages that lie entirely within `len` bytes of guest RAM from `start`; holes in guest RAM are passed
-/// over. Returns how many bytes were released.
+/// Releases the host pages that lie entirely within `len` bytes of guest RAM from `start`; holes in guest RAM are
+/// passed over. Returns how many bytes were released.
 pub fn release(ram: &Ram, start: GuestAddress, len: u64) -> io::Result<u64> {
     let end = start.0.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
     let mut released = 0;

@@ -2,8 +2,8 @@
 //! limit on how long a device serves without looking up.
 //!
 //! A transport says where its queues are ([`Queues`]) and how to reach the guest ([`Interrupt`]); then it calls
-//! [`serve_queue`] for a kick, [`serve_event`] for a watched descriptor, and [`serve_pending`] while [`RingSet::pending`]
-//! says that a turn ended with work left. Ring contents are the guest's and are not trusted.
+//! [`serve_queue`] for a kick, [`serve_event`] for a watched descriptor, and [`serve_pending`] while
+//! [`RingSet::pending`] says that a turn ended with work left. Ring contents are the guest's and are not trusted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -112,8 +112,8 @@ impl<Q: Queues> RingSet<Q> {
         self.turn = Turn::new();
     }
 
-    /// Ends a turn: sends the interrupts the device earned, asks for kicks on the queues it emptied. A queue that filled
-    /// up meanwhile becomes pending.
+    /// Ends a turn: sends the interrupts the device earned, asks for kicks on the queues it emptied. A queue that
+    /// filled up meanwhile becomes pending.
     fn end(&mut self) -> Result<(), Fault> {
         let ram = self.ram.memory();
         for queue in 0..self.queues.count() {
@@ -290,7 +290,8 @@ fn give_back(ring: &mut Queue, ram: &RamGuard, requests: &[(u16, u32)]) -> Resul
     Ok(())
 }
 
-/// Whether the driver wants to hear of the `returned` requests it was given last (virtio 1.2, sections 2.7.7 and 2.7.10).
+/// Whether the driver wants to hear of the `returned` requests it was given last (virtio 1.2, sections 2.7.7 and
+/// 2.7.10).
 fn wants_interrupt(ring: &mut Queue, ram: &RamGuard, returned: u16) -> Result<bool, Error> {
     if !ring.ready() {
         return Ok(false);

@@ -1,8 +1,8 @@
 //! The thread that serves one device: sleeps until there is a kick, a ready descriptor or a call from its owner.
 //!
-//! Used by transports that live in the VM's own process (PCI registers) and by the test kit. The thread is made once, so
-//! that it can be confined before the guest runs, and lives through any number of driver starts and resets. A guest that
-//! breaks the protocol costs its device (NEEDS_RESET), not the thread; a panic in a device costs the device too.
+//! Used by transports that live in the VM's own process (PCI registers) and by the test kit. The thread is made once,
+//! so that it can be confined before the guest runs, and lives through any number of driver starts and resets. A guest
+//! that breaks the protocol costs its device (NEEDS_RESET), not the thread; a panic in a device costs the device too.
 
 use std::collections::BTreeMap;
 use std::fmt;

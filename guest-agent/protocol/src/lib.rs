@@ -6,12 +6,13 @@
 //!   `Setup`, answers `Ready` or `Failed`; later the host sends `SetClock` and `Shutdown` over it.
 //! * **exec** ([`exec`]): the host connects to the guest's [`EXEC_PORT`] once per command and sends `Exec`; data flows
 //!   under credit ([`credit`]) so that a slow reader of one stream delays neither the others nor signals.
-//! * **notice** ([`notice`]): the host connects to the guest's [`notice::NOTICE_PORT`] once and says what changed in the
-//!   shares, in the kernel's own words.
+//! * **notice** ([`notice`]): the host connects to the guest's [`notice::NOTICE_PORT`] once and says what changed in
+//!   the shares, in the kernel's own words.
 //!
-//! Everything on the first two is a frame ([`frame`]): length, kind, body. A body is decoded once into types that cannot be wrong
-//! ([`bytes`]); each kind has its own length limit, checked before anything is buffered. Neither side trusts the other:
-//! the host because the guest is hostile, the agent because it is cheap. [`client`] is the host's half of a command.
+//! Everything on the first two is a frame ([`frame`]): length, kind, body. A body is decoded once into types that
+//! cannot be wrong ([`bytes`]); each kind has its own length limit, checked before anything is buffered. Neither side
+//! trusts the other: the host because the guest is hostile, the agent because it is cheap. [`client`] is the host's
+//! half of a command.
 #![forbid(unsafe_code)]
 
 pub mod bytes;

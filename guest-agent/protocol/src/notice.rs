@@ -1,10 +1,11 @@
 //! Notices: what the host tells the guest's kernel about files that changed on the host.
 //!
-//! An agent whose kernel takes them says so in `Ready`; the host then connects to [`NOTICE_PORT`] once and sends them, one
-//! after another, for as long as the guest runs. The agent hands each to the kernel without looking into it, and nothing
-//! comes back. A notice has the form of a notification in the FUSE protocol: a `fuse_out_header` with its length, its code
-//! in the field of the error and no request's number, then what belongs to the code; `kernel/README.md` lists the codes.
-//! When the connection ends the agent makes the kernel forget what it knows, for nobody keeps that true any more.
+//! An agent whose kernel takes them says so in `Ready`; the host then connects to [`NOTICE_PORT`] once and sends them,
+//! one after another, for as long as the guest runs. The agent hands each to the kernel without looking into it, and
+//! nothing comes back. A notice has the form of a notification in the FUSE protocol: a `fuse_out_header` with its
+//! length, its code in the field of the error and no request's number, then what belongs to the code;
+//! `kernel/README.md` lists the codes. When the connection ends the agent makes the kernel forget what it knows, for
+//! nobody keeps that true any more.
 
 use std::io::{self, BufReader, Read};
 

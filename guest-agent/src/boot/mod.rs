@@ -52,7 +52,8 @@ impl Boot {
         }
     }
 
-    /// Makes the guest what the host asked for. `prepare_shares` comes before the shares: who owns them can be looked up then.
+    /// Makes the guest what the host asked for. `prepare_shares` comes before the shares: who owns them can be looked
+    /// up then.
     pub fn set_up(
         &mut self,
         setup: &Setup,

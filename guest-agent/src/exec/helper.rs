@@ -1,7 +1,7 @@
 //! This program as the last step before a command: what only the new process itself can do.
 //!
-//! Called by the agent under another name ([`EXEC`], [`CHROOT`]); does not return when all goes well. Its standard input
-//! is a socket to the agent, on which it receives the command's descriptors, and on which it tells a failure as a
+//! Called by the agent under another name ([`EXEC`], [`CHROOT`]); does not return when all goes well. Its standard
+//! input is a socket to the agent, on which it receives the command's descriptors, and on which it tells a failure as a
 //! [`Stage`] and an error number; the socket closes when the command takes over.
 
 use std::convert::Infallible;

@@ -69,7 +69,8 @@ impl Netlink {
     /// Routes everything else through a gateway.
     pub(super) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
         let mut message = Message::new(RTM_NEWROUTE, REQUEST | PUT);
-        // struct rtmsg: family, destination and source of length 0, type of service, table, protocol, scope, type, flags.
+        // struct rtmsg: family, destination and source of length 0, type of service, table, protocol, scope, type,
+        // flags.
         message.put(&[family(gateway), 0, 0, 0, TABLE_MAIN, PROTOCOL_STATIC, 0, TYPE_UNICAST]);
         message.put(&[0; 4]);
         message.address(RTA_GATEWAY, gateway);

@@ -89,8 +89,8 @@ fn read(mut datagram: &[u8], found: &mut Vec<SocketAddr>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The socket's own address in struct inet_diag_msg: family, three bytes, then struct inet_diag_sockid, which begins with
-/// both ports and the address, in network order.
+/// The socket's own address in struct inet_diag_msg: family, three bytes, then struct inet_diag_sockid, which begins
+/// with both ports and the address, in network order.
 fn address(body: &[u8]) -> Option<SocketAddr> {
     let port = u16::from_be_bytes(*body.get(4..)?.first_chunk()?);
     let address = body.get(8..)?;

@@ -1,7 +1,7 @@
 //! Tells the host which ports of the guest something listens on.
 //!
-//! The kernel announces no `listen` to a program without BPF, so this looks four times a second, and only while the host
-//! wants to know. A look costs a dump of the listening sockets alone, however many connections there are.
+//! The kernel announces no `listen` to a program without BPF, so this looks four times a second, and only while the
+//! host wants to know. A look costs a dump of the listening sockets alone, however many connections there are.
 
 use std::collections::BTreeSet;
 use std::io;

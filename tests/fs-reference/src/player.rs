@@ -99,8 +99,8 @@ impl Player {
         outcome
     }
 
-    /// Whether there is anything to play the operation on, and Linux would: the servers may do what they like with requests
-    /// that no guest's kernel sends.
+    /// Whether there is anything to play the operation on, and Linux would: the servers may do what they like with
+    /// requests that no guest's kernel sends.
     pub fn can_play(&self, operation: &Operation) -> bool {
         match operation {
             operation if operation.is_on_open_file() => !self.handles.is_empty(),

@@ -1,5 +1,5 @@
-//! Any sequence of requests has the same outcome with every server, and leaves the same files behind. Where ours differs, it is on
-//! a list, with the reason: `difference.rs`.
+//! Any sequence of requests has the same outcome with every server, and leaves the same files behind. Where ours
+//! differs, it is on a list, with the reason: `difference.rs`.
 
 use fs_reference::difference::{Verdict, is_served, judge};
 use fs_reference::operation::{Operation, operation};

@@ -1,5 +1,5 @@
-//! Requests that no guest's kernel sends, or that ours refuses on purpose: what each server makes of them. One row is one
-//! difference, with its reason; the others' columns are there so that the reason stays true.
+//! Requests that no guest's kernel sends, or that ours refuses on purpose: what each server makes of them. One row is
+//! one difference, with its reason; the others' columns are there so that the reason stays true.
 
 use devices::fs::test_kit::{Backend, Guest, SetattrIn, set};
 use fs_reference::servers::{Kind, host};

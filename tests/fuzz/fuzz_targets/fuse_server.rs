@@ -1,7 +1,7 @@
 //! The file server against a guest that knows what it was told: nodes and handles from earlier answers, in any order.
 //!
-//! Besides not panicking, nothing outside the shares may change, nothing guarded or read-only either, nothing hidden may
-//! be told, and no device node or set-id file may appear.
+//! Besides not panicking, nothing outside the shares may change, nothing guarded or read-only either, nothing hidden
+//! may be told, and no device node or set-id file may appear.
 #![no_main]
 
 use std::fs;

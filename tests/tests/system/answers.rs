@@ -1,5 +1,5 @@
-//! What system calls say about files in a share: errors, time stamps, owners and modes. [`sharing`](crate::sharing) says
-//! which cases these are.
+//! What system calls say about files in a share: errors, time stamps, owners and modes. [`sharing`](crate::sharing)
+//! says which cases these are.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,7 +12,8 @@ use system_tests::{Stage, User};
 
 use crate::sharing::{PATIENCE, guest, python};
 
-/// How far the guest's clock may be off in seconds. It is set once, at the start, by a message that a busy machine delays.
+/// How far the guest's clock may be off in seconds. It is set once, at the start, by a message that a busy machine
+/// delays.
 const MAX_SKEW: f64 = 0.25;
 
 pub fn errors_are_the_exact_ones(stage: &Stage) -> Result<()> {

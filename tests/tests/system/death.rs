@@ -38,8 +38,8 @@ pub fn panicking_kernel_is_reported(stage: &Stage) -> Result<()> {
 }
 
 pub fn dying_agent_is_reported(stage: &Stage) -> Result<()> {
-    // The kernel protects PID 1 from signals, not from root writing nonsense over its memory. The agent trips over it when
-    // it wakes up for the end of this command.
+    // The kernel protects PID 1 from signals, not from root writing nonsense over its memory. The agent trips over it
+    // when it wakes up for the end of this command.
     let crash = r#"
 import re
 with open("/proc/1/maps") as maps, open("/proc/1/mem", "r+b", buffering=0) as memory:

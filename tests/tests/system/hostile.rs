@@ -1,4 +1,5 @@
-//! Guests that use up what they can: the host's memory and descriptors stay bounded, and a connection beside them goes on.
+//! Guests that use up what they can: the host's memory and descriptors stay bounded, and a connection beside them goes
+//! on.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,8 +18,8 @@ use crate::network::in_front_of_fake_internet;
 /// An emulated guest of an emulated machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(900);
 const HOSTILE: &str = include_str!("hostile.py");
-/// SYNs that the guest sends, and connections that it then has open at once. An emulated guest of an emulated machine would
-/// be at it for a quarter of an hour; its flood is as much larger than what may be open as it needs to be.
+/// SYNs that the guest sends, and connections that it then has open at once. An emulated guest of an emulated machine
+/// would be at it for a quarter of an hour; its flood is as much larger than what may be open as it needs to be.
 fn sizes(engine: Engine) -> (usize, usize) {
     match engine {
         Engine::Qemu => (100_000, 5000),
@@ -27,7 +28,8 @@ fn sizes(engine: Engine) -> (usize, usize) {
 }
 /// Of this program and of `vmm`, one end each.
 const DESCRIPTORS: u64 = 20_000;
-/// What `vmm` may use besides the guest's memory, with all of them open: 16 KiB for each, and as much for everything else.
+/// What `vmm` may use besides the guest's memory, with all of them open: 16 KiB for each, and as much for everything
+/// else.
 const MOST_KIB: u64 = 2 * 16 * 5000;
 
 /// Takes connections until the receiver is gone.

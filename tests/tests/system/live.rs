@@ -12,7 +12,8 @@ use system_tests::{Stage, until};
 /// How long a guest may take to start a command, and an exchange with it.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// Connects to two open ports, to one that nobody accepts at and to a UDP port; when told to, tells what became of them.
+/// Connects to two open ports, to one that nobody accepts at and to a UDP port; when told to, tells what became of
+/// them.
 const CLIENT: &str = r#"
 import errno, os, select, socket, sys, time
 keep, cut, full, udp = (int(port) for port in sys.argv[1:])

@@ -108,8 +108,8 @@ const CASES: &[Case] = cases![
     library::twenty_starts_and_stops_leave_nothing,
 ];
 
-/// What takes an emulated guest of an emulated machine minutes, and tries what is the same code in both engines: the file
-/// server's dealings with whole programs.
+/// What takes an emulated guest of an emulated machine minutes, and tries what is the same code in both engines: the
+/// file server's dealings with whole programs.
 const SLOW: &[&str] = &["programs::", "repository::"];
 
 fn main() -> ExitCode {

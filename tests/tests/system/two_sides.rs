@@ -12,7 +12,8 @@ use system_tests::{Stage, quoted};
 
 use crate::sharing::{PATIENCE, guest};
 
-/// How long the guest may take to notice, on a machine that is busy otherwise; how fast it is, is what a bench measures.
+/// How long the guest may take to notice, on a machine that is busy otherwise; how fast it is, is what a bench
+/// measures.
 const NOTICE: Duration = Duration::from_secs(5);
 /// How soon a VM must be gone when it is asked to.
 const STOP: Duration = Duration::from_secs(5);

@@ -10,7 +10,8 @@ use system_tests::{Stage, User};
 
 use crate::sharing::PATIENCE;
 
-/// Users of the guest as `--user` names them, and their numbers there. The last one's are those that files of strangers have.
+/// Users of the guest as `--user` names them, and their numbers there. The last one's are those that files of strangers
+/// have.
 const USERS: [(&str, &str); 4] =
     [("1000", "1000:1000"), ("1000:100", "1000:100"), ("www-data", "33:33"), ("nobody", "65534:65534")];
 /// Status of a vmm that could not do what it was asked to.

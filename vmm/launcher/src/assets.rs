@@ -1,8 +1,8 @@
 //! The kernel and the initramfs that the binary carries.
 //!
-//! Both are unpacked once into the user's cache and read from there by every later start: unpacking the kernel costs more
-//! instructions than the whole rest of a start, and what a start reads out of the binary stays in its memory. The cache
-//! folder is the user's own (0700) and is trusted.
+//! Both are unpacked once into the user's cache and read from there by every later start: unpacking the kernel costs
+//! more instructions than the whole rest of a start, and what a start reads out of the binary stays in its memory. The
+//! cache folder is the user's own (0700) and is trusted.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

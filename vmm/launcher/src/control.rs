@@ -46,7 +46,8 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Waits for the end of `running`, and for the agent on `listener`. What the agent says about ports goes to `mailbox`.
+    /// Waits for the end of `running`, and for the agent on `listener`. What the agent says about ports goes to
+    /// `mailbox`.
     pub(crate) fn new(
         running: RunningVm,
         listener: VsockListener,

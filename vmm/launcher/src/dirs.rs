@@ -60,8 +60,8 @@ impl Dirs {
         Ok(&self.state)
     }
 
-    /// Sockets and locks of what runs: below `XDG_RUNTIME_DIR` if that is this user's, else with the state. Created here;
-    /// one that others can get into is refused.
+    /// Sockets and locks of what runs: below `XDG_RUNTIME_DIR` if that is this user's, else with the state. Created
+    /// here; one that others can get into is refused.
     pub fn runtime(&self) -> Result<PathBuf, Error> {
         let user = rustix::process::geteuid().as_raw();
         // After `sudo` the variable may still name the other user's folder.

@@ -2,11 +2,12 @@
 //! run code later.
 //!
 //! The default set ([`Guards::protect_what_runs`]) covers what tools on the host take as theirs once the user works in
-//! the project again: git's configuration and hooks (also those of submodules and linked worktrees, wherever `.git` says
-//! they are), direnv's `.envrc`, and the editors' `.vscode` and `.idea`. It cannot cover everything: what the user
+//! the project again: git's configuration and hooks (also those of submodules and linked worktrees, wherever `.git`
+//! says they are), direnv's `.envrc`, and the editors' `.vscode` and `.idea`. It cannot cover everything: what the user
 //! starts by hand (Makefiles, scripts, tests, a rebase the guest left half done) runs what the guest wrote, and so does
 //! git in a repository that the guest itself made inside the project. In the guest, git works but for what changes its
-//! configuration or hooks (`git config`, `git remote add`, `git submodule init`), and what would remove a protected file.
+//! configuration or hooks (`git config`, `git remote add`, `git submodule init`), and what would remove a protected
+//! file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{OsStr, OsString};

@@ -1,7 +1,7 @@
 //! Root images: finding them, checking them, and the writable disk on top.
 //!
-//! An image is one EROFS file that all VMs share. Beside it lie the few blocks that make an empty ext4 file system, from
-//! which each VM gets a disk of its own ([`scratch`]) in a millisecond, whatever its size.
+//! An image is one EROFS file that all VMs share. Beside it lie the few blocks that make an empty ext4 file system,
+//! from which each VM gets a disk of its own ([`scratch`]) in a millisecond, whatever its size.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,8 @@
 //! The writable disk of a VM: a file without a name, made from the few pieces of a file system that hold data.
 //!
-//! The image builder writes the pieces (rootfs/build): `VMMDISK1`, the disk's size, then offset, length and bytes of each
-//! piece; numbers are 64-bit little-endian. An image is data: a piece outside the disk or of absurd length is an error.
+//! The image builder writes the pieces (rootfs/build): `VMMDISK1`, the disk's size, then offset, length and bytes of
+//! each piece; numbers are 64-bit little-endian. An image is data: a piece outside the disk or of absurd length is an
+//! error.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

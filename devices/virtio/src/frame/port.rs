@@ -1,8 +1,9 @@
 //! What a stack sees of the guest's card during a turn.
 //!
-//! The card fills a port with requests of its two queues, lends it to the stack for a turn, and returns to the guest what
-//! the stack used up. So a frame of the guest is copied once, out of its memory into the stack's buffer, and a frame for
-//! the guest once, from the stack's buffer into the guest's; and the guest hears of a whole turn's frames at once.
+//! The card fills a port with requests of its two queues, lends it to the stack for a turn, and returns to the guest
+//! what the stack used up. So a frame of the guest is copied once, out of its memory into the stack's buffer, and a
+//! frame for the guest once, from the stack's buffer into the guest's; and the guest hears of a whole turn's frames at
+//! once.
 
 use std::io;
 
@@ -100,7 +101,8 @@ impl Port {
         self.is_plugged
     }
 
-    /// Whether frames wait for the guest to offer buffers. A stack that sends more all the same fills the host's memory.
+    /// Whether frames wait for the guest to offer buffers. A stack that sends more all the same fills the host's
+    /// memory.
     pub fn is_blocked(&self) -> bool {
         self.receive.is_blocked()
     }
@@ -124,8 +126,8 @@ impl Port {
     }
 
     /// Sends a frame that begins with `head` and goes on with what `fill` writes straight into the guest's buffers, at
-    /// most `most` bytes; then `finish` makes `head` right for as many as it were. Less may be asked of `fill` than there
-    /// is to send, and nothing is sent when it writes nothing.
+    /// most `most` bytes; then `finish` makes `head` right for as many as it were. Less may be asked of `fill` than
+    /// there is to send, and nothing is sent when it writes nothing.
     pub fn send_filled(
         &mut self,
         head: &mut [u8],

@@ -88,8 +88,8 @@ impl Receive {
         }
     }
 
-    /// Lets `fill` write up to `most` bytes behind `head` straight into the buffers; `finish` then makes `head` right for
-    /// as many bytes as were written.
+    /// Lets `fill` write up to `most` bytes behind `head` straight into the buffers; `finish` then makes `head` right
+    /// for as many bytes as were written.
     pub(super) fn send_filled(
         &mut self,
         head: &mut [u8],

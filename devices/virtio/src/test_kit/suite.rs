@@ -13,7 +13,8 @@ use super::{Buffer, DATA, DriverQueue, Exchange, PATIENCE, Subject, Transport, h
 use crate::Ram;
 
 /// Makes the contract's tests for a device: `contract_suite!(make_device)` in process, or
-/// `contract_suite!(make_device, over SomeTransport)`. `make_device` is a `fn() -> Subject`. Use it in a module of its own.
+/// `contract_suite!(make_device, over SomeTransport)`. `make_device` is a `fn() -> Subject`. Use it in a module of its
+/// own.
 #[macro_export]
 macro_rules! contract_suite {
     ($make:path) => {

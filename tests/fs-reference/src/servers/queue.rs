@@ -1,6 +1,7 @@
 //! The device's side of a queue, for servers that are built on an older set of crates than ours.
 //!
-//! They map the same memory once more with their own types; what they read and write is what the driver wrote and reads.
+//! They map the same memory once more with their own types; what they read and write is what the driver wrote and
+//! reads.
 
 use std::sync::Arc;
 

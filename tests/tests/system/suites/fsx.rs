@@ -43,8 +43,8 @@ pub fn fsx_finds_nothing(stage: &Stage) -> Result<()> {
     guest.leave()
 }
 
-/// The host reads the file, links it, and gives it other time stamps, all the time: whatever the guest's kernel drops or
-/// reads anew on that account must not cost what the guest has written.
+/// The host reads the file, links it, and gives it other time stamps, all the time: whatever the guest's kernel drops
+/// or reads anew on that account must not cost what the guest has written.
 pub fn fsx_finds_nothing_while_the_host_looks_on(stage: &Stage) -> Result<()> {
     let mut guest = guest(stage)?;
     let (file, is_over) = (stage.project().join("file"), AtomicBool::new(false));

@@ -1,4 +1,5 @@
-//! One file, written by guest and host in turns: fsx with two sides. What each side reads is compared with what it should be.
+//! One file, written by guest and host in turns: fsx with two sides. What each side reads is compared with what it
+//! should be.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,8 +20,8 @@ const TURN: usize = 50;
 const NOTICE: Duration = Duration::from_secs(5);
 const NAME: &str = "shared-file";
 
-/// The guest's half: looks at the file until it is as expected, then does what it is told; through descriptors, and through
-/// memory that stays mapped all the time.
+/// The guest's half: looks at the file until it is as expected, then does what it is told; through descriptors, and
+/// through memory that stays mapped all the time.
 const PROGRAM: &str = r#"
 import ctypes, mmap, os, sys, time, zlib
 path, longest = sys.argv[1], int(sys.argv[2])

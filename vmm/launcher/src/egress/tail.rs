@@ -59,8 +59,8 @@ impl Tail {
                 Some(now) if self.is_same(&now)? => break,
                 now => now,
             };
-            // What was written between the end we saw and the rotation. Without a new file the old one is let go all the
-            // same: a folder with an open file in it is not gone for inotify.
+            // What was written between the end we saw and the rotation. Without a new file the old one is let go all
+            // the same: a folder with an open file in it is not gone for inotify.
             let is_last = now.is_none();
             if let Some(file) = std::mem::replace(&mut self.file, now) {
                 take_lines(&file, &mut self.rest, &mut lines)?;

@@ -95,7 +95,8 @@ pub(super) fn names(folder: &Path, suffix: &str) -> io::Result<Vec<VmId>> {
     Ok(ids)
 }
 
-/// Calls `act` with a path to `name` in `folder` that is short enough for a socket's address, however long the folder's is.
+/// Calls `act` with a path to `name` in `folder` that is short enough for a socket's address, however long the folder's
+/// is.
 pub(super) fn through<T>(folder: &Path, name: &str, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let folder = File::open(folder)?;
     act(&PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd())))

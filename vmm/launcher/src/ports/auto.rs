@@ -1,7 +1,7 @@
 //! The host's loopback follows the guest's listeners: `--auto-publish`.
 //!
-//! The guest's reports are untrusted: nothing below port 1024 is taken, nothing that the host uses, so many ports and no
-//! more, and changes at a bounded rate, however often the guest changes its mind.
+//! The guest's reports are untrusted: nothing below port 1024 is taken, nothing that the host uses, so many ports and
+//! no more, and changes at a bounded rate, however often the guest changes its mind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The user's settings: `config.toml`, and what a project's own `vmm.toml` may narrow.
 //!
 //! The command line and the environment come before the settings file, a `[project."PATH"]` table before the file's top
-//! level, and of tables about folders above one another the closest to the project. The settings file is the user's and trusted; `vmm.toml` lies in the project, where the guest writes, and can
-//! only take away (`narrow`).
+//! level, and of tables about folders above one another the closest to the project. The settings file is the user's and
+//! trusted; `vmm.toml` lies in the project, where the guest writes, and can only take away (`narrow`).
 
 mod error;
 mod file;

@@ -11,16 +11,17 @@
 /// - `tsc_early_khz`: see the `tsc` module;
 /// - `lpj`: the length of a tick in turns of the delay loop, which are TSC ticks here; else every CPU but the first one
 ///   measures it for a tenth of a second;
-/// - `lapic_timer_khz`: our kernel's own (its patch 0008): QEMU's local timer counts nanoseconds. Measured, the frequency is
-///   wrong when QEMU's thread has to wait meanwhile. Other kernels hand the word to init, which gets it as a variable.
+/// - `lapic_timer_khz`: our kernel's own (its patch 0008): QEMU's local timer counts nanoseconds. Measured, the
+///   frequency is wrong when QEMU's thread has to wait meanwhile. Other kernels hand the word to init, which gets it as
+///   a variable.
 ///
 /// `nolapic_timer` would save a tenth of a second and must not be here: the local timer is the only one this board's
 /// ACPI tables offer, without it every sleep in the guest is forever.
 const BOARD: &str = "quiet console=ttyS0 panic=-1 8250.nr_uarts=1 pci=off tsc=reliable noreplace-smp \
     lapic_timer_khz=1000000";
 
-/// Ticks per second of our kernel and Debian's. In a kernel with more, delays come out longer than asked for, which does
-/// no harm.
+/// Ticks per second of our kernel and Debian's. In a kernel with more, delays come out longer than asked for, which
+/// does no harm.
 const HZ: u64 = 250;
 
 /// Joins the board's parameters and the caller's.

@@ -40,8 +40,8 @@ impl Launch {
         launch.option("-accel", "tcg,thread=multi");
         // Everything the emulator knows: programs built for the last ten years' CPUs die on less.
         launch.option("-cpu", "max");
-        // A second CPU that is never there: QEMU up to 8.1 leaves the guest's memory barriers out for a machine that can
-        // only ever have one. But the devices run in parallel, and a kick or an interrupt gets lost without them.
+        // A second CPU that is never there: QEMU up to 8.1 leaves the guest's memory barriers out for a machine that
+        // can only ever have one. But the devices run in parallel, and a kick or an interrupt gets lost without them.
         let most = config.cpus.max(2);
         launch.option("-smp", &format!("cpus={},maxcpus={most},sockets=1,cores={most},threads=1", config.cpus));
         let memory = config.memory.0;

@@ -1,10 +1,10 @@
 //! A QEMU child that emulates CPUs and board where no usable KVM is; the devices stay ours.
 //!
 //! QEMU gets its whole world as descriptors it inherits: kernel and initramfs, one connected socket per device, the
-//! serial port, a socket for its events. Only the network card's socket has a name, an abstract one. Nothing is on disk, so
-//! nothing can be left behind. Guest RAM is a shared memfd, which QEMU hands to our device threads over vhost-user. The
-//! guest is hostile and QEMU may fall to it, so what QEMU says is parsed as carefully as what a guest says, and it runs
-//! with its own seccomp filter on.
+//! serial port, a socket for its events. Only the network card's socket has a name, an abstract one. Nothing is on
+//! disk, so nothing can be left behind. Guest RAM is a shared memfd, which QEMU hands to our device threads over
+//! vhost-user. The guest is hostile and QEMU may fall to it, so what QEMU says is parsed as carefully as what a guest
+//! says, and it runs with its own seccomp filter on.
 
 mod child;
 mod cmdline;

@@ -1,8 +1,8 @@
 //! The one PCI bus: configuration space by memory (ECAM), and which function a BAR address belongs to.
 //!
-//! Configuration space is mirrored in memory that the guest may read but not write, so that probing a function, some 200
-//! reads, takes no exit to user space; a write still arrives here. There is no configuration mechanism 1 (ports 0xcf8
-//! and 0xcfc): wherever it answers, Linux prefers it to ECAM, and every access would be two exits.
+//! Configuration space is mirrored in memory that the guest may read but not write, so that probing a function, some
+//! 200 reads, takes no exit to user space; a write still arrives here. There is no configuration mechanism 1 (ports
+//! 0xcf8 and 0xcfc): wherever it answers, Linux prefers it to ECAM, and every access would be two exits.
 
 use std::fmt::Debug;
 use std::io;

@@ -1,7 +1,7 @@
 //! What one request costs each file server, without a guest: all of them behind the same queue, measured in turns.
 //!
-//! Only the time between a request's being there and its answer's being there counts, not the driver's part. See the script
-//! `benches/fs-server`.
+//! Only the time between a request's being there and its answer's being there counts, not the driver's part. See the
+//! script `benches/fs-server`.
 
 mod clock;
 mod metric;
