@@ -35,13 +35,13 @@ pub enum Command {
     Policy(PolicyArgs),
     /// Check what this machine offers: engine, KVM, QEMU, image
     Doctor(DoctorArgs),
-    /// Measure
+    /// Measure how long starts take
     #[command(subcommand)]
     Bench(BenchCommand),
 }
 
 #[derive(Debug, Args)]
-#[command(after_long_help = RUN_HELP)]
+#[command(override_usage = "vmm run [OPTIONS] [--] COMMAND [ARGS]...", after_long_help = RUN_HELP)]
 pub struct RunArgs {
     #[command(flatten)]
     pub vm: VmArgs,
@@ -56,7 +56,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub output: OutputArgs,
     /// Command and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND", help_heading = "Command")]
     pub command: Vec<OsString>,
 }
 
@@ -66,14 +66,20 @@ Examples:
   vmm run --project ~/src/app -- make test
   vmm run --no-network -- python3 untrusted.py
   vmm run --mount ~/data:/data:ro -- sh
-  vmm run --publish 8080:80 -- ./serve     http://localhost:8080 is port 80 of the guest
+  vmm run --publish 8080:80 -- ./serve     localhost:8080 is the guest's port 80
   git diff | vmm run -- sh -c 'wc -l'      pipes work
 
-Options not given here come from ~/.config/vmm/config.toml (top level, or its [project.\"PATH\"] table), then from the
-defaults. A vmm.toml in the project can only narrow the network further. `vmm policy --help` tells more about both.
+Options not given here come from the environment (VMM_ENGINE, VMM_CPUS, VMM_MEMORY, VMM_IMAGE), then from \
+~/.config/vmm/config.toml (its [project.\"PATH\"] tables, then its top level), then from the defaults. A vmm.toml in the \
+project can only narrow the network further. `vmm policy --help` tells more about both.
 
-Exit status: the command's own; 125 when vmm itself failed, 126 when the command could not be started, 127 when it
-was not found, 128+N when signal N ended it.";
+Exit status: the command's own; 125 when vmm itself failed, 126 when the command could not be started, 127 when it was \
+not found, 128+N when signal N ended it.";
+
+/// The library says which numbers are too many.
+fn cpus(text: &str) -> Result<u8, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number of CPUs; write for example 4"))
+}
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Virtual machine")]
@@ -82,7 +88,7 @@ pub struct VmArgs {
     #[arg(long, value_enum, env = "VMM_ENGINE", hide_env = true)]
     pub engine: Option<EngineArg>,
     /// Virtual CPUs [default: 2]
-    #[arg(long, value_name = "N", env = "VMM_CPUS", hide_env = true)]
+    #[arg(long, value_name = "N", env = "VMM_CPUS", hide_env = true, value_parser = cpus)]
     pub cpus: Option<u8>,
     /// Memory ceiling; what the guest does not use stays with the host [default: 2G]
     #[arg(long, value_name = "SIZE", env = "VMM_MEMORY", hide_env = true, value_parser = size)]

@@ -9,9 +9,9 @@ use crate::{report, which};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A line for every connection and name that was allowed or denied, with the rule that decided, and for every connection
-that ended, with its bytes. Lines about the same connection have the same number (#). A client of a published port has its
-own line: client -> port of this host -> port of the guest. The logs of the 32 VMs started last are kept, 16 MiB of each.")]
+A line for every connection and name that was allowed or denied, with the rule that decided, and for every connection that \
+ended, with its bytes. Lines about the same connection have the same number (#). A client of a published port has its own \
+line: client -> port of this host -> port of the guest. The logs of the 32 VMs started last are kept, 16 MiB of each.")]
 pub struct LogArgs {
     #[command(flatten)]
     which: which::WhichArgs,

@@ -21,16 +21,16 @@ The policy of a project is what the command line says, then ~/.config/vmm/config
   egress = \"public\"                       # public, none or open
   deny = [\"pastebin.com\", \"10.20.0.0/16\"]
   lan = false                             # private networks
-  host = [5432]                           # ports of this machine's loopback, 100.96.0.1 in the guest
+  host = [5432]                           # of this loopback, there 100.96.0.1
 
-  [project.\"~/src/app\".policy]            # for a project or folder of them, before the above
+  [project.\"~/src/app\".policy]            # of this folder, before the above
   allow = [\"api.anthropic.com:443\", \"*.example.com\"]
 
-An allow list without `egress` beside it is all that is allowed; an empty one is nothing. Rules are asked in this order:
-command line, project's table, top level; in each, deny before allow; the first that matches decides, else `egress`.
+An allow list without `egress` beside it is all that is allowed; an empty one is nothing. Rules are asked in this order: \
+command line, project's table, top level; in each, deny before allow; the first that matches decides, else `egress`. \
 A vmm.toml in the project (`network = false`, `[policy]`) can only take away.
 
-A name opens the public addresses that the gateway's resolver gave for it, over TCP. *.example.com is every name below
+A name opens the public addresses that the gateway's resolver gave for it, over TCP. *.example.com is every name below \
 example.com, not example.com itself. Addresses of this machine, loopback and metadata services stay closed.
 
 Exit status of `explain` and `test`: 0 allowed, or all as expected; 1 denied, or something is not; 125 when vmm failed.";
@@ -80,7 +80,6 @@ struct Scope {
 struct ShowArgs {
     /// Print what a running VM has in force instead, as its data plane reports it [default: that of the current folder]
     #[arg(long, value_name = "VM", num_args = 0..=1)]
-    #[allow(clippy::option_option)]
     vm: Option<Option<OsString>>,
     #[command(flatten)]
     network: NetworkArgs,

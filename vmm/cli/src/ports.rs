@@ -40,7 +40,7 @@ impl PublishArgs {
 #[command(after_help = "\
 Examples:
   vmm port                       what is published
-  vmm port add 8080:80           http://localhost:8080 is port 80 of the guest, from now on
+  vmm port add 8080:80           localhost:8080 becomes the guest's port 80
   vmm port add 0.0.0.0:8080:80   the same for everyone who can reach this host
   vmm port app rm 5353/udp       the VM of the project `app`")]
 pub struct PortArgs {
@@ -106,7 +106,9 @@ fn list(client: &mut Client, json: bool) -> Result<(), Error> {
     let network = client.status()?.network;
     let ports = network.map(|network| network.published).unwrap_or_default();
     let mut out = io::stdout().lock();
-    let written = if json {
+    let written = if ports.is_empty() && !json {
+        writeln!(out, "No port is published; `vmm port add 8080:80` publishes one")
+    } else if json {
         serde_json::to_writer_pretty(&mut out, &ports).map_err(io::Error::from).and_then(|()| writeln!(out))
     } else {
         lines(&ports).iter().try_for_each(|line| writeln!(out, "{line}"))
@@ -126,7 +128,11 @@ pub fn lines(ports: &[PublishedPort]) -> Vec<String> {
         binds.sort();
         let is_open = binds.iter().any(|bind| !bind.ip().to_canonical().is_loopback());
         let binds: Vec<String> = binds.iter().map(ToString::to_string).collect();
-        let used = if connections == 0 { String::new() } else { format!(", {connections} connections so far") };
+        let used = match connections {
+            0 => String::new(),
+            1 => ", 1 connection so far".to_owned(),
+            count => format!(", {count} connections so far"),
+        };
         format!("{} -> {guest}/{transport}{}{used}", binds.join(" "), if is_open { OPEN } else { "" })
     };
     by_guest.into_iter().map(line).collect()
@@ -144,12 +150,18 @@ mod tests {
             transport: "tcp".into(),
             connections,
         };
-        let ports = [port("[::1]:8080", 80, 2), port("127.0.0.1:8080", 80, 1), port("0.0.0.0:99", 90, 0)];
+        let ports = [
+            port("[::1]:8080", 80, 2),
+            port("127.0.0.1:8080", 80, 1),
+            port("0.0.0.0:99", 90, 0),
+            port("127.0.0.1:100", 100, 1),
+        ];
         assert_eq!(
             lines(&ports),
             [
                 "127.0.0.1:8080 [::1]:8080 -> 80/tcp, 3 connections so far",
                 "0.0.0.0:99 -> 90/tcp, for everyone who can reach this host",
+                "127.0.0.1:100 -> 100/tcp, 1 connection so far",
             ]
         );
     }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use launcher::{Attention, Command, Dirs, Error, Network, NetworkStatus, Plan, Session, ShareStatus, Stdio};
+use launcher::{Attention, Command, Dirs, Error, Network, NetworkStatus, Plan, Session, ShareStatus, Stdio, printable};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm::Timeline;
 
@@ -22,6 +22,8 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
     let dirs = Dirs::from_env()?;
     let asked = plan::for_run(args, &dirs)?;
     let plan = &asked.plan;
+    let command = command(args, &asked);
+    command.check()?;
     if args.output.dry_run {
         plan.check(&dirs)?;
         describe(plan);
@@ -29,7 +31,7 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
     }
     let attention = Attention::default();
     signals::pass_to(&attention).map_err(|source| Error::Host { doing: "Taking over signals", source })?;
-    match start(args, &asked, &dirs, &attention, &Timeline::since(origin)) {
+    match start(args, &asked, command, &dirs, &attention, &Timeline::since(origin)) {
         Err(Error::Interrupted) => {
             report::note("interrupted; the command did not run, and nothing is left behind");
             Ok(status_of(attention.first_signal()))
@@ -42,6 +44,7 @@ pub fn run(args: &RunArgs, origin: Instant) -> Result<u8, Error> {
 fn start(
     args: &RunArgs,
     asked: &plan::Run,
+    command: Command,
     dirs: &Dirs,
     attention: &Attention,
     timeline: &Timeline,
@@ -57,10 +60,10 @@ fn start(
             }
         })?;
     }
-    let ended = execute(&mut session, asked, args)?;
+    let ended = execute(&mut session, command)?;
     session.stop();
     if let Some(refusal) = &ended.refusal {
-        report::note(&format!("the command did not run: {}", refusal.escape_debug()));
+        report::note(&format!("the command did not run: {}", printable(refusal)));
     }
     if args.output.timings {
         timings::print(timeline);
@@ -75,22 +78,23 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-fn execute(session: &mut Session, asked: &plan::Run, args: &RunArgs) -> Result<launcher::Ended, Error> {
-    let is_interactive = terminal::is_interactive();
-    let mut command = Command {
+fn command(args: &RunArgs, asked: &plan::Run) -> Command {
+    let term = || std::env::var_os("TERM").unwrap_or_else(|| OsString::from("xterm-256color"));
+    Command {
         words: args.command.clone(),
         env: plan::environment(&asked.env),
         workdir: plan::workdir(args.process.workdir.as_deref(), &asked.plan.project),
         user: asked.plan.user.clone(),
-        terminal: None,
-    };
+        terminal: terminal::is_interactive().then(|| (signals::window_size(), term())),
+    }
+}
+
+fn execute(session: &mut Session, mut command: Command) -> Result<launcher::Ended, Error> {
     let stdin = io::stdin();
     let stdio = || Stdio { stdin: Some(stdin.as_fd()), stdout: io::stdout(), stderr: io::stderr() };
-    if !is_interactive {
-        return session.run(command, stdio());
-    }
-    let term = std::env::var_os("TERM").unwrap_or_else(|| OsString::from("xterm-256color"));
-    command.terminal = Some((signals::window_size(), term));
+    let Some((size, _)) = &mut command.terminal else { return session.run(command, stdio()) };
+    // It may have changed during the start.
+    *size = signals::window_size();
     let raw = terminal::RawMode::enter()
         .map_err(|source| Error::Host { doing: "Switching the terminal to raw mode", source })?;
     let ended = session.run(command, stdio());

@@ -36,14 +36,15 @@ pub fn recorded(dirs: &Dirs, words: Option<&OsStr>) -> Result<(Card, PathBuf), E
             Ok(((*first).clone(), folder.unwrap_or_default()))
         }
         Some(_) => Err(ambiguous(words, &picked)),
-        None => Err(none(words, "has a log", &cards)),
+        // One that tries nothing leaves nothing.
+        None => Err(none(words, "has tried to reach anything", &cards)),
     }
 }
 
 fn none(words: Option<&OsStr>, doing: &str, cards: &[Card]) -> Error {
     let which = words.map(|words| format!(" {}", words.display())).unwrap_or_default();
     let others = match cards {
-        [] => "; there is none, `vmm run -- COMMAND` starts one".to_owned(),
+        [] => "; `vmm run -- COMMAND` starts one".to_owned(),
         cards => format!("; there are\n{}", list(cards.iter())),
     };
     Error::Which { problem: format!("No VM{which} {doing}{others}") }

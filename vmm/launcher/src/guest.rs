@@ -9,6 +9,7 @@ use vmm::Exit;
 use crate::attention::Attention;
 use crate::control::{Control, Silence};
 use crate::error::Error;
+use crate::printable::printable;
 
 /// How long a VM may take to end after its agent fell silent, before that is a failure of its own.
 const END_PATIENCE: Duration = Duration::from_secs(3);
@@ -69,7 +70,7 @@ impl Guest {
     /// The last lines of the guest's console, or those from its kernel's fault on, made safe to print.
     pub(crate) fn last_words(&self) -> String {
         let lines = telling(self.vm.console().last_lines(MAX_WORDS));
-        lines.iter().map(|line| line.escape_debug().to_string()).collect::<Vec<_>>().join("\n")
+        lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
     }
 
     /// Asks the agent to end every process, sync and power off; kills the VM if that takes longer than `patience`.

@@ -1,6 +1,7 @@
 //! Commands in a running guest.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -92,6 +93,13 @@ pub struct Ended {
     pub refusal: Option<String>,
 }
 
+impl Command {
+    /// An error if no guest could run it: what is wrong in it is to be known before one is started.
+    pub fn check(&self) -> Result<(), Error> {
+        exec(self.clone()).map(drop)
+    }
+}
+
 impl Session {
     /// What the network stack says is in force; nothing if there is no network.
     pub fn network(&self) -> Result<Option<NetworkStatus>, Error> {
@@ -125,7 +133,7 @@ impl Session {
         command: Command,
         stdio: Stdio<'_, O, E>,
     ) -> Result<Ended, Error> {
-        let exec = exec(command).map_err(Error::Protocol)?;
+        let exec = exec(command)?;
         let outcome = self.exchange(exec, stdio);
         self.attention.follow(None);
         match outcome {
@@ -169,17 +177,53 @@ impl Session {
     }
 }
 
-fn exec(command: Command) -> Result<Exec, ProtocolError> {
+fn exec(command: Command) -> Result<Exec, Error> {
     let words = command.words.into_iter().map(OsString::into_vec);
-    let argv = Argv::from_words(words)?.ok_or(ProtocolError::Malformed("command line empty or too long"))?;
+    let argv = Argv::from_words(words).ok().flatten();
+    let argv =
+        argv.ok_or_else(|| wrong("command", &"it is empty, or too long for any program", "-- sh -c 'make test'"))?;
     let mut env = Vec::new();
     for (name, value) in command.env {
-        env.push(EnvVar::new(name.into_vec(), value.into_vec())?);
+        let variable = EnvVar::new(name.into_vec(), value.into_vec());
+        env.push(variable.map_err(|invalid| wrong("environment", &invalid, "--env CI=true"))?);
     }
     let terminal = match command.terminal {
-        Some((size, term)) => Some(Terminal { size, term: Word::new(term.into_vec())? }),
+        Some((size, term)) => {
+            let term = Word::new(term.into_vec()).map_err(|invalid| wrong("TERM", &invalid, "TERM=xterm-256color"))?;
+            Some(Terminal { size, term })
+        }
         None => None,
     };
-    let cwd = Some(GuestPath::new(command.workdir.as_os_str().as_bytes())?);
-    Ok(Exec { argv, env, cwd, user: user::parse(command.user)?, terminal })
+    let cwd = GuestPath::new(command.workdir.as_os_str().as_bytes());
+    let cwd = Some(cwd.map_err(|invalid| wrong("working folder", &invalid, "--workdir /src/app"))?);
+    let user = user::parse(command.user).map_err(|invalid| wrong("user", &invalid, "--user 1000"))?;
+    Ok(Exec { argv, env, cwd, user, terminal })
+}
+
+fn wrong(option: &str, problem: &dyn fmt::Display, example: &'static str) -> Error {
+    Error::Option { option: option.to_owned(), problem: problem.to_string(), example }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command() -> Command {
+        let workdir = PathBuf::from("/src");
+        Command { words: vec!["true".into()], env: Vec::new(), workdir, user: "root".into(), terminal: None }
+    }
+
+    #[test]
+    fn what_no_guest_could_run_is_refused_with_its_name_and_a_right_example() {
+        assert!(command().check().is_ok());
+        for (wrong, name, example) in [
+            (Command { words: Vec::new(), ..command() }, "command", "sh -c"),
+            (Command { env: vec![("".into(), "x".into())], ..command() }, "environment", "CI=true"),
+            (Command { workdir: "relative".into(), ..command() }, "working folder", "--workdir /"),
+            (Command { user: "".into(), ..command() }, "user", "--user 1000"),
+        ] {
+            let text = wrong.check().unwrap_err().to_string();
+            assert!(text.starts_with(name) && text.contains(example), "{text}");
+        }
+    }
 }

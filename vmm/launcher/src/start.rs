@@ -21,6 +21,7 @@ use crate::guest::Guest;
 use crate::instance::{Claim, prune};
 use crate::machine::Parts;
 use crate::plan::Plan;
+use crate::printable::printable;
 use crate::remote::{Facts, Server, Service};
 use crate::session::{CONNECT_PATIENCE, Network, Session};
 use crate::setup;
@@ -111,7 +112,7 @@ fn bring_up(guest: &mut Guest, setup: Setup, owner: &OwnerSeen, timeline: &Timel
             Ok(takes_notices)
         }
         ToHost::Failed { message } => {
-            Err(Error::Guest { reason: message.as_str().escape_debug().to_string(), console: guest.last_words() })
+            Err(Error::Guest { reason: printable(message.as_str()), console: guest.last_words() })
         }
         other => Err(unexpected(&other)),
     }

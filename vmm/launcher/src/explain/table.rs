@@ -39,7 +39,7 @@ pub struct TestTable {
 impl TestTable {
     /// Reads `allow = [...]` and `deny = [...]`, lists of destinations.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let missing = || Error::path("read", path, std::io::Error::from(std::io::ErrorKind::NotFound));
+        let missing = || Error::path("read", path, rustix::io::Errno::NOENT);
         let source = Source::read(path, true)?.ok_or_else(missing)?;
         let document: Document = source.parse()?;
         let mut expectations = Vec::new();

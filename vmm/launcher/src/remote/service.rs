@@ -60,7 +60,7 @@ impl Service {
     pub(crate) fn answer(&self, request: Request) -> Response {
         let outcome = match (request, &self.board) {
             (Request::Status, _) => return self.status(),
-            (_, None) => Err("This VM has no network: it was started with --no-network".to_owned()),
+            (_, None) => Err("This VM has no network: it was started without one (--no-network, or `network = false` in the settings)".to_owned()),
             (Request::Publish { port }, Some(board)) => {
                 board.publish(port).map(|port| Response::Published { port }).map_err(|error| error.to_string())
             }
