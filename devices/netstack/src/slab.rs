@@ -60,6 +60,11 @@ impl<T> Slab<T> {
         if slot.generation == key.generation { slot.entry.as_mut() } else { None }
     }
 
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        let slot = usize::try_from(key.index).ok().and_then(|index| self.slots.get(index));
+        slot.is_some_and(|slot| slot.generation == key.generation && slot.entry.is_some())
+    }
+
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(usize::try_from(key.index).ok()?)?;
         if slot.generation != key.generation {
@@ -91,6 +96,7 @@ mod tests {
         assert_eq!(slab.remove(old), Some('a'));
         let new = slab.insert('b');
         assert_eq!(slab.get_mut(old), None);
+        assert!(slab.contains(new) && !slab.contains(old));
         assert_eq!(slab.remove(old), None);
         assert_eq!(slab.get_mut(new), Some(&mut 'b'));
         assert_eq!((slab.len(), slab.keys()), (1, vec![new]));

@@ -16,6 +16,8 @@ use crate::timers::Armed;
 
 /// How long one server gets.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// Datagrams that are no answer before the next try, with another port and another identifier (RFC 5452, 9).
+const MAX_WRONG: u8 = 16;
 
 /// Who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(super) struct Exchange {
     pub(super) id: u16,
     pub(super) tries: usize,
     transport: Option<Transport>,
+    /// Datagrams from this server that were no answer.
+    wrong: u8,
     pub(super) deadline: Instant,
     pub(super) armed: Armed,
 }
@@ -58,7 +62,17 @@ pub(super) enum Heard {
 impl Exchange {
     /// A question that nobody was asked yet.
     pub(super) fn new(number: u64, origin: Origin, query: Query, now: Instant) -> Self {
-        Self { number, origin, query, id: 0, tries: 0, transport: None, deadline: now, armed: Armed::default() }
+        Self {
+            number,
+            origin,
+            query,
+            id: 0,
+            tries: 0,
+            transport: None,
+            wrong: 0,
+            deadline: now,
+            armed: Armed::default(),
+        }
     }
 
     /// Sends the question to `server`, the way it came: over TCP when the guest wants an answer of any length.
@@ -84,6 +98,7 @@ impl Exchange {
             }
         };
         self.transport = Some(transport);
+        self.wrong = 0;
         self.deadline = context.now + PATIENCE;
         context.timers.arm(&mut self.armed, Owner::Dns(key).into(), self.deadline);
         Ok(())
@@ -103,9 +118,11 @@ impl Exchange {
         }
     }
 
-    /// Whether it has a connection, over which nobody but the server can speak.
-    pub(super) fn is_over_tcp(&self) -> bool {
-        matches!(self.transport, Some(Transport::Tcp { .. }))
+    /// Something came that is no answer. Whether that is the end of it: over a connection nobody but the server can
+    /// speak, and among datagrams somebody may be guessing.
+    pub(super) fn has_heard_enough(&mut self) -> bool {
+        self.wrong = self.wrong.saturating_add(1);
+        matches!(self.transport, Some(Transport::Tcp { .. })) || self.wrong > MAX_WRONG
     }
 }
 

@@ -52,6 +52,11 @@ impl Resolver {
         }
     }
 
+    /// Whether a question is still in flight.
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.exchanges.contains(key)
+    }
+
     /// The servers that are asked now.
     pub(crate) fn servers(&mut self) -> Vec<SocketAddr> {
         self.servers.current().to_vec()
@@ -162,7 +167,7 @@ impl Resolver {
                             return self.try_next(context, key);
                         }
                         Ok(answer) => return self.on_answer(context, key, answer),
-                        Err(_) if exchange.is_over_tcp() => return self.try_next(context, key),
+                        Err(_) if exchange.has_heard_enough() => return self.try_next(context, key),
                         // Not for us; the right answer may still come.
                         Err(_) => {}
                     }

@@ -324,3 +324,34 @@ fn questions_in_flight_are_bounded() {
     );
     assert!(internet.events().iter().any(|event| event.contains("DNS questions in flight")));
 }
+
+#[test]
+fn whoever_guesses_answers_gets_few_tries() {
+    const GUESSES: u8 = 17;
+    let server = "192.0.2.53:53";
+    let resolvers = Resolvers::Fixed(vec![server.parse().unwrap()]);
+    let Bench { mut guest, internet, handle: _handle } =
+        Setup::new(public()).start_with(|config| config.resolvers = resolvers);
+    let server = internet.udp(server);
+    guest.send_udp(6000, GATEWAY, &query("example.com", A));
+    let mut question = [0; 512];
+    let answer = |question: &[u8], address: [u8; 4]| {
+        let record = [&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 0, 0, 4][..], &address].concat();
+        [&question[..2], &[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0], &question[12..29], &record].concat()
+    };
+    let (_, first) = server.recv_from(&mut question).unwrap();
+    for guess in 1..=GUESSES {
+        let mut wrong = answer(&question, [93, 184, 216, 66]);
+        wrong[1] ^= guess;
+        let _refused = server.send_to(&wrong, first);
+    }
+    // The right guess at last, too late.
+    let _refused = server.send_to(&answer(&question, [93, 184, 216, 66]), first);
+
+    let (_, second) = std::iter::from_fn(|| Some(server.recv_from(&mut question)))
+        .find_map(|heard| heard.ok().filter(|(_, from)| *from != first))
+        .unwrap();
+    server.send_to(&answer(&question, [93, 184, 216, 35]), second).unwrap();
+    let answered = guest.expect().data();
+    assert!(answered.ends_with(&[93, 184, 216, 35]), "{answered:?}");
+}
