@@ -32,6 +32,8 @@ pub enum Outcome {
     Denied,
     /// The gateway failed on it.
     Failed,
+    /// The gateway ended, with the VM.
+    Stopped,
 }
 
 /// A flow as the audit knows it: every line about it repeats this.
@@ -146,6 +148,8 @@ pub(crate) struct Audit {
     sink: Box<dyn AuditSink>,
     window: Instant,
     shares: [Share; 4],
+    /// The guest causes nothing any more: everything is told.
+    is_ending: bool,
     /// Flows and questions so far.
     numbers: u64,
 }
@@ -166,7 +170,7 @@ impl Share {
 impl Audit {
     pub(crate) fn new(sink: Box<dyn AuditSink>, now: Instant) -> Self {
         let shares = ["allowed flows", "denials", "DNS", "limits"].map(Share::new);
-        Self { sink, window: now, shares, numbers: 0 }
+        Self { sink, window: now, shares, is_ending: false, numbers: 0 }
     }
 
     /// A number that was never given before.
@@ -187,12 +191,18 @@ impl Audit {
             Event::Limit { .. } => limits,
             _ => allowed,
         };
-        if share.in_window >= RATE {
+        if share.in_window >= RATE && !self.is_ending {
             share.suppressed += 1;
             return;
         }
         share.in_window += 1;
         self.sink.record(event);
+    }
+
+    /// What comes from now on are the ends of the flows there are, each of which is told.
+    pub(crate) fn begin_end(&mut self) {
+        self.flush();
+        self.is_ending = true;
     }
 
     /// Tells what was only counted, and begins to count anew.

@@ -16,6 +16,11 @@ pub trait Dialer: Send + fmt::Debug {
     /// A non-blocking UDP socket connected to `remote`.
     fn udp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd>;
 
+    /// Whether whatever `tcp` gives is a TCP socket. Where it may be something else, each is asked what it is.
+    fn gives_tcp(&self) -> bool {
+        false
+    }
+
     /// By what way flows of the guest leave, one line each; nothing where they leave directly.
     fn ways(&self) -> Vec<String> {
         Vec::new()
@@ -60,12 +65,14 @@ pub trait Greeting: Send + fmt::Debug {
 pub struct HostDialer;
 
 impl Dialer for HostDialer {
+    fn gives_tcp(&self) -> bool {
+        true
+    }
+
     fn tcp(&mut self, remote: SocketAddr) -> io::Result<OwnedFd> {
         let socket = open(remote, SocketType::STREAM)?;
         // The guest has an idea of its own of when to send.
         sockopt::set_tcp_nodelay(&socket, true)?;
-        // The guest's own probes end at the gateway, so the host has to find dead peers.
-        sockopt::set_socket_keepalive(&socket, true)?;
         match connect(&socket, &remote) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
             Err(error) => Err(error.into()),

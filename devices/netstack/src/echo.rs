@@ -57,6 +57,10 @@ impl EchoTable {
         Self { flows: Slab::new(), by_tuple: HashMap::new(), turns: Turns::default(), message }
     }
 
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.flows.contains(key)
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         !self.turns.is_empty()
     }
@@ -192,7 +196,7 @@ impl EchoTable {
 
     pub(crate) fn clear(&mut self, context: &mut Context) {
         for key in self.flows.keys() {
-            self.remove(context, key, Outcome::Failed);
+            self.remove(context, key, Outcome::Stopped);
         }
     }
 

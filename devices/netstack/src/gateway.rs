@@ -93,6 +93,7 @@ impl Gateway {
         while let Some((at, token)) = self.context.timers.pop(self.context.now) {
             self.guarded("A timer", |gateway| gateway.on_timer(token, at));
         }
+        self.sweep_timers();
         self.guarded("An answer", Self::answer);
         if !self.context.uplink.is_blocked() {
             self.guarded("A connection", |gateway| gateway.tcp.pump(&mut gateway.context));
@@ -195,6 +196,7 @@ impl Gateway {
     /// Closes everything; there will be no further turn.
     fn end(&mut self) -> Turn {
         self.is_over = true;
+        self.context.audit.begin_end();
         self.tcp.clear(&mut self.context);
         self.udp.clear(&mut self.context);
         self.echo.clear(&mut self.context);
@@ -260,13 +262,36 @@ impl Gateway {
             return;
         }
         match self.host.addresses() {
+            Ok(own) if own == self.context.own => {}
             Ok(own) => {
                 self.context.own = own;
-                self.resolver.forget();
+                self.judge_again();
             }
             // The addresses known so far stay denied.
             Err(error) => tracing::warn!(%error, "The host's own addresses could not be read again"),
         }
+    }
+
+    /// Cuts what the rules of now do not allow.
+    fn judge_again(&mut self) {
+        self.resolver.forget();
+        self.tcp.revoke(&mut self.context);
+        self.udp.revoke(&mut self.context);
+        self.echo.revoke(&mut self.context);
+    }
+
+    /// Forgets timers of what is gone, when there are many.
+    fn sweep_timers(&mut self) {
+        let Self { context, tcp, udp, resolver, echo, ports, .. } = self;
+        context.timers.sweep(|token| match token.owner() {
+            Owner::Tcp(key) => tcp.contains(key),
+            Owner::Udp(key) => udp.contains(key),
+            Owner::Dns(key) => resolver.contains(key),
+            Owner::Echo(key) => echo.contains(key),
+            Owner::Listener(key) => ports.contains(key),
+            Owner::Control | Owner::HostAddresses | Owner::Alarm | Owner::Router => true,
+            Owner::TcpRound | Owner::UdpPort(_) => true,
+        });
     }
 
     /// Carries questions from connections to the resolver, and its answers to whoever asked.

@@ -115,6 +115,11 @@ impl Poller {
         Ok(())
     }
 
+    /// Watches `fd` no more, which somebody else has from now on.
+    pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, fd)?)
+    }
+
     /// Takes the edges there are.
     pub(crate) fn look(&mut self) -> io::Result<()> {
         let mut space = [const { MaybeUninit::uninit() }; BATCH];

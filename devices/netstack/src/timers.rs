@@ -12,23 +12,32 @@ use rustix::time::{
 
 use crate::poller::Token;
 
-/// A heap of deadlines. Entries are never removed early: their owner ignores those it no longer wants, and remembers
-/// what it has armed so that postponing costs nothing.
+/// Entries that are never worth a look at whether anybody still wants them.
+const FEW: usize = 4096;
+
+/// A heap of deadlines. Entries are not removed when their owner wants them no longer: it ignores them, and remembers
+/// what it has armed so that postponing costs nothing. When they pile up, those of owners that are gone are swept out.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, Token)>>,
+    /// How many entries the last sweep left.
+    swept: usize,
 }
 
-/// What an owner has armed.
+/// What an owner has armed: the next entry, and a later one that it stands before. Without the latter an owner with a
+/// far deadline and many near ones would leave an entry for the far one behind with each of them.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Armed(Option<Instant>);
+pub(crate) struct Armed {
+    next: Option<Instant>,
+    later: Option<Instant>,
+}
 
 impl Armed {
-    /// The timer fired: nothing is armed any more. False when an entry was left over from an earlier arming.
+    /// The timer fired. False when an entry was left over from an earlier arming.
     pub(crate) fn fired(&mut self, at: Instant) -> bool {
-        let current = self.0 == Some(at);
+        let current = self.next == Some(at);
         if current {
-            self.0 = None;
+            self.next = self.later.take();
         }
         current
     }
@@ -37,8 +46,9 @@ impl Armed {
 impl Timers {
     /// Makes sure that `token` comes up at `at` or before; one that comes too early is for its owner to arm again.
     pub(crate) fn arm(&mut self, armed: &mut Armed, token: Token, at: Instant) {
-        if armed.0.is_none_or(|earlier| at < earlier) {
-            armed.0 = Some(at);
+        if armed.next.is_none_or(|earlier| at < earlier) {
+            armed.later = [armed.next, armed.later].into_iter().flatten().min();
+            armed.next = Some(at);
             self.heap.push(Reverse((at, token)));
         }
     }
@@ -46,6 +56,14 @@ impl Timers {
     /// The next deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Drops the entries of owners that are gone, once there are twice as many as after the last time.
+    pub(crate) fn sweep(&mut self, is_there: impl Fn(Token) -> bool) {
+        if self.heap.len() > FEW.max(2 * self.swept) {
+            self.heap.retain(|Reverse((_, token))| is_there(*token));
+            self.swept = self.heap.len();
+        }
     }
 
     /// Takes one deadline that has passed.
@@ -94,5 +112,49 @@ impl Alarm {
 impl AsFd for Alarm {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.timer.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poller::Owner;
+    use crate::slab::Slab;
+
+    const NEAR: Duration = Duration::from_millis(1);
+    const FAR: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn near_deadlines_before_a_far_one_leave_nothing_behind() {
+        let (mut timers, mut armed, token) = (Timers::default(), Armed::default(), Owner::Router.into());
+        let mut now = Instant::now();
+        let far = now + FAR;
+        for _ in 0..10_000 {
+            timers.arm(&mut armed, token, far);
+            timers.arm(&mut armed, token, now + NEAR);
+            now += NEAR;
+            let (at, _) = timers.pop(now).unwrap();
+            assert!(armed.fired(at));
+        }
+        assert_eq!(timers.heap.len(), 1);
+        assert_eq!(timers.pop(far).map(|(at, _)| armed.fired(at)), Some(true));
+        assert_eq!(armed.next, None);
+    }
+
+    #[test]
+    fn entries_of_owners_that_are_gone_are_swept_out() {
+        let (mut timers, mut slab, now) = (Timers::default(), Slab::new(), Instant::now());
+        let kept = slab.insert(());
+        timers.arm(&mut Armed::default(), Owner::Udp(kept).into(), now + FAR);
+        let mut most = 0;
+        for _ in 0..10 * FEW {
+            let gone = slab.insert(());
+            timers.arm(&mut Armed::default(), Owner::Udp(gone).into(), now + FAR);
+            slab.remove(gone);
+            timers.sweep(|token| matches!(token.owner(), Owner::Udp(key) if slab.contains(key)));
+            most = most.max(timers.heap.len());
+        }
+        assert!(most <= FEW + 1, "{most}");
+        assert!(timers.heap.iter().any(|Reverse((_, token))| token.owner() == Owner::Udp(kept)));
     }
 }

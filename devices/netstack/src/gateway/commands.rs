@@ -16,10 +16,7 @@ impl Gateway {
                 }
                 Ok(Command::SetPolicy(policy)) => {
                     self.context.policy = *policy;
-                    self.resolver.forget();
-                    self.tcp.revoke(&mut self.context);
-                    self.udp.revoke(&mut self.context);
-                    self.echo.revoke(&mut self.context);
+                    self.judge_again();
                 }
                 Ok(Command::SetRelays(relays)) => self.context.relays = relays.into_iter().collect(),
                 Ok(Command::Publish(bound, to)) => {

@@ -76,6 +76,10 @@ impl Place {
 }
 
 impl Dialer for ProxyDialer {
+    fn gives_tcp(&self) -> bool {
+        self.inner.gives_tcp()
+    }
+
     fn ways(&self) -> Vec<String> {
         self.proxy.describe()
     }

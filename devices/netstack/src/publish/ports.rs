@@ -88,6 +88,10 @@ impl Ports {
         }
     }
 
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.0.contains(key)
+    }
+
     /// What is published, with counts.
     pub(crate) fn list(&mut self, udp: &mut UdpTable) -> Vec<Published> {
         let mut all = Vec::with_capacity(self.0.len());

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
-use super::held::Held;
+use super::held::{Held, Orphan};
 use super::segment::{Segment, Tuple};
 use super::state::{State, Tcb};
 use super::timer::Gone;
@@ -62,6 +62,8 @@ pub(super) struct Flow {
     pub(super) subject: Option<Box<Subject>>,
     /// What the other side has not taken.
     pub(super) held: Held,
+    /// For when the guest is done with it and the other side is not.
+    orphan: Orphan,
     /// The other side was told that the guest sends no more.
     pub(super) told_upstream: bool,
     /// The other side sends no more.
@@ -100,6 +102,7 @@ impl Flow {
             facts: None,
             subject: None,
             held: Held::default(),
+            orphan: Orphan::default(),
             told_upstream: false,
             upstream_done: false,
         }
@@ -229,6 +232,11 @@ impl Flow {
         let Stage::Open(tcb) = &mut self.stage else { return Ok(false) };
         if let Upstream::Socket(socket) = &mut self.upstream {
             socket.settle(&mut context.scratch)?;
+            socket.keep_alive();
+        }
+        if tcb.is_over() {
+            // The guest has forgotten it already, and only what the other side does not take keeps it here.
+            return if self.orphan.is_given_up(self.from_guest) { Err(Outcome::Idle) } else { Ok(false) };
         }
         tcb.keep_alive(context.now).map_err(|Gone| Outcome::Idle)
     }

@@ -68,9 +68,38 @@ impl Held {
     }
 }
 
+/// Looks, about a minute apart, at a flow that the guest is done with and of which the other side takes nothing more,
+/// before it is given up. Linux does the same with sockets that no program has any more (tcp(7), tcp_orphan_retries).
+const MAX_LOOKS: u8 = 4;
+
+/// What the other side took of a flow that the guest is done with, when that was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Orphan {
+    taken: Option<u64>,
+    looks: u8,
+}
+
+impl Orphan {
+    /// Looks at it once more; whether it is over, with `taken` bytes taken so far.
+    pub(super) fn is_given_up(&mut self, taken: u64) -> bool {
+        let before = self.taken.replace(taken);
+        self.looks = if before == Some(taken) { self.looks.saturating_add(1) } else { 0 };
+        self.looks >= MAX_LOOKS
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_takes_is_given_up_and_what_is_taken_slowly_is_not() {
+        let mut stuck = Orphan::default();
+        let looks = std::iter::repeat_with(|| stuck.is_given_up(100)).position(|over| over);
+        assert_eq!(looks, Some(usize::from(MAX_LOOKS)));
+        let mut slow = Orphan::default();
+        assert!((0..100).all(|look| !slow.is_given_up(look / 3)));
+    }
 
     #[test]
     fn bytes_come_out_as_they_went_in_and_leave_no_memory() {

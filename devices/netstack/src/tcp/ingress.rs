@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use super::flow::{Flow, Stage};
 use super::segment::Tuple;
 use super::table::{FIRST_EPHEMERAL, TcpTable};
-use super::upstream::Upstream;
+use super::upstream::{Kind, Upstream};
 use crate::config::Publish;
 use crate::context::Context;
 use crate::slab::Key;
@@ -22,13 +22,16 @@ pub(crate) struct Client {
 impl TcpTable {
     /// Brings a client of a published port to the guest.
     pub(crate) fn publish(&mut self, context: &mut Context, client: Client, guest: SocketAddr) {
-        if self.flows.len() >= context.limits.tcp_flows {
+        // What is published is reachable for others, who must not be able to cut the guest off.
+        let most = context.limits.tcp_flows - context.limits.tcp_flows / 4;
+        if self.flows.len() >= context.limits.tcp_flows || self.clients >= most {
             return context.limit("TCP connections");
         }
         let Some(tuple) = self.free_tuple(context, guest) else { return };
         let tcb = self.connecting(context, &tuple);
-        let mut flow = Flow::opened(tuple, tcb, Upstream::socket(client.socket), context.now);
+        let mut flow = Flow::opened(tuple, tcb, Upstream::socket(client.socket, Kind::Tcp), context.now);
         flow.ingress = true;
+        self.clients += 1;
         flow.subject = Some(context.admit(client.address, client.port));
         self.insert(context, flow);
     }

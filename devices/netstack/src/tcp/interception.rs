@@ -3,7 +3,7 @@
 use super::flow::Flow;
 use super::segment::Segment;
 use super::table::TcpTable;
-use super::upstream::Upstream;
+use super::upstream::{Kind, Upstream};
 use crate::audit::{Event, Outcome, Subject};
 use crate::context::{Context, Grant};
 use crate::intercept::{Handover, OnHello, handover_pair};
@@ -18,8 +18,12 @@ impl TcpTable {
             Ok(pair) => pair,
             Err(error) => return tracing::warn!(%error, "Connection of the guest cannot be handed over"),
         };
-        let mut flow =
-            Flow::opened(segment.tuple, self.accepting(context, segment), Upstream::socket(ours), context.now);
+        let mut flow = Flow::opened(
+            segment.tuple,
+            self.accepting(context, segment),
+            Upstream::socket(ours, Kind::Pair),
+            context.now,
+        );
         flow.gate = gate;
         flow.facts = Some(Box::new(facts.clone()));
         flow.subject = Some(subject);
@@ -58,11 +62,14 @@ impl TcpTable {
                         return self.end(context, key, Outcome::Failed);
                     }
                 };
-                let mut ours = Upstream::socket(ours);
+                let mut ours = Upstream::socket(ours, Kind::Pair);
                 ours.open();
                 let Upstream::Socket(mut upstream) = std::mem::replace(&mut flow.upstream, ours) else { return };
                 // Should that fail, the connection is broken, as whoever has it now will find.
                 let _ = upstream.settle(&mut context.scratch);
+                if let Err(error) = context.poller.remove(upstream.fd()) {
+                    tracing::debug!(%error, "Connection that was handed over is still watched");
+                }
                 let (facts, hello, upstream) = (facts.as_ref().clone(), Some(hello), Some(upstream.into_fd()));
                 interceptor.take(Handover { facts, stream, hello, upstream });
             }

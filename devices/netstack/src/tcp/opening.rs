@@ -14,11 +14,11 @@ use super::segment::{Segment, Tuple};
 use super::sequence::Seq;
 use super::state::Tcb;
 use super::table::TcpTable;
-use super::upstream::Upstream;
+use super::upstream::{Kind, Upstream};
 use crate::audit::Outcome;
 use crate::context::{Context, Decision};
 use crate::dialer::Dialed;
-use crate::poller::Owner;
+use crate::poller::{Owner, Ready};
 use crate::slab::Key;
 use crate::wire::{Packet, Unreachable, unreachable};
 
@@ -47,7 +47,8 @@ impl TcpTable {
                     Ok((Dialed { socket, greeting }, fallback)) => {
                         let waits = greeting.is_some();
                         let stage = Stage::Connecting { syn: packet.bytes.into(), segment, fallback, greeting };
-                        let mut flow = Flow::new(tuple, stage, Upstream::socket(socket), context.now);
+                        let mut flow =
+                            Flow::new(tuple, stage, Upstream::socket(socket, dialed_kind(context)), context.now);
                         flow.gate = grant.gate;
                         flow.facts = Some(Box::new(grant.facts));
                         flow.subject = Some(subject);
@@ -71,25 +72,28 @@ impl TcpTable {
     }
 
     fn open_resolver(&mut self, context: &mut Context, segment: &Segment) {
-        let upstream = Upstream::Resolver(DnsStream::default());
+        let upstream = Upstream::Resolver(DnsStream::new(self.kept.clone()));
         let flow = Flow::opened(segment.tuple, self.accepting(context, segment), upstream, context.now);
         self.insert(context, flow);
     }
 
     /// The host's connection stands or has failed: now the guest gets its answer.
-    pub(super) fn on_connected(&mut self, context: &mut Context, key: Key) {
+    pub(super) fn on_connected(&mut self, context: &mut Context, key: Key, ready: Ready) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (Stage::Connecting { syn, segment, fallback, greeting }, Upstream::Socket(socket)) =
             (&mut flow.stage, &mut flow.upstream)
         else {
             return;
         };
-        if let Ok(Err(error)) = sockopt::socket_error(socket.fd()) {
+        // A connection that stands says so and nothing else.
+        if (ready.error || ready.ended)
+            && let Ok(Err(error)) = sockopt::socket_error(socket.fd())
+        {
             if let Some(second) = fallback.take()
                 && let Ok(other) = context.dialer.tcp(second)
                 && context.poller.add(&other, Owner::Tcp(key)).is_ok()
             {
-                flow.upstream = Upstream::socket(other);
+                flow.upstream = Upstream::socket(other, dialed_kind(context));
                 return;
             }
             let (syn, segment) = (std::mem::take(syn), *segment);
@@ -141,6 +145,11 @@ impl TcpTable {
             context.timers.arm(&mut flow.armed, Owner::Tcp(key).into(), context.now + CONNECT_TIMEOUT);
         }
     }
+}
+
+/// What the sockets are that flows are opened with.
+fn dialed_kind(context: &Context) -> Kind {
+    if context.dialer.gives_tcp() { Kind::Tcp } else { Kind::Unknown }
 }
 
 fn dial(

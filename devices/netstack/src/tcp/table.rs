@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use policy::Protocol;
 
+use super::dns_stream::Kept;
 use super::flow::{Flow, Pumped, Stage};
 use super::segment::{Segment, Tuple};
 use super::upstream::Upstream;
@@ -34,6 +35,10 @@ pub(crate) struct TcpTable {
     /// The port of the gateway that the next client of a published port gets.
     pub(super) next_port: u16,
     questions: Vec<(Key, Vec<u8>)>,
+    /// What all connections to the resolver keep.
+    pub(super) kept: Kept,
+    /// How many flows come from published ports.
+    pub(super) clients: usize,
     round: Armed,
     /// What nobody who is to guess a sequence number knows (RFC 6528).
     pub(super) secret: RandomState,
@@ -48,6 +53,8 @@ impl TcpTable {
             dirty: Vec::new(),
             next_port: FIRST_EPHEMERAL,
             questions: Vec::new(),
+            kept: Kept::default(),
+            clients: 0,
             round: Armed::default(),
             secret: RandomState::new(),
         }
@@ -55,6 +62,10 @@ impl TcpTable {
 
     pub(crate) fn len(&self) -> usize {
         self.flows.len()
+    }
+
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.flows.contains(key)
     }
 
     /// Whether flows wait for their turn.
@@ -77,7 +88,7 @@ impl TcpTable {
         if let Stage::Connecting { syn, segment: first, .. } = &mut flow.stage {
             if segment.is_reset() {
                 self.end(context, key, Outcome::GuestReset);
-            } else if segment.opens() {
+            } else if segment.opens() && segment.payload == 0 {
                 // The guest gave up and starts over with the same port, or repeats itself.
                 (*syn, *first) = (packet.bytes.into(), *segment);
             }
@@ -109,7 +120,11 @@ impl TcpTable {
         let Some(flow) = self.flows.get_mut(key) else { return };
         match (flow.ready(ready), &flow.stage) {
             (Err(outcome), _) => self.end(context, key, outcome),
-            (Ok(()), Stage::Connecting { .. }) if ready.writable => self.on_connected(context, key),
+            (Ok(()), Stage::Connecting { .. }) if ready.writable => {
+                if catch_unwind(AssertUnwindSafe(|| self.on_connected(context, key, ready))).is_err() {
+                    self.end_broken(context, key);
+                }
+            }
             (Ok(()), Stage::Connecting { .. }) => {}
             (Ok(()), Stage::Open(_)) => self.mark(key),
         }
@@ -144,23 +159,28 @@ impl TcpTable {
 
     /// Gives every flow that something happened to its turn, as long as the guest takes frames.
     pub(crate) fn pump(&mut self, context: &mut Context) {
-        let mut asked = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
-            let Some(flow) = self.flows.get_mut(key) else { continue };
-            flow.dirty = false;
-            if context.uplink.is_blocked() {
-                self.mark(key);
-                continue;
+            // Whatever a flow or who is asked about it does, the flows behind it get their turn.
+            if catch_unwind(AssertUnwindSafe(|| self.serve(context, key))).is_err() {
+                self.end_broken(context, key);
             }
-            let pumped = catch_unwind(AssertUnwindSafe(|| flow.pump(context, &mut asked)));
-            self.questions.extend(asked.drain(..).map(|question| (key, question)));
-            self.attend(context, key);
-            match pumped {
-                Ok(Pumped::Idle) if !context.uplink.is_blocked() => self.arm(context, key),
-                Ok(Pumped::Idle | Pumped::Again) => self.mark(key),
-                Ok(Pumped::Over(outcome)) => self.finish(context, key, outcome),
-                Err(_) => self.end_broken(context, key),
-            }
+        }
+    }
+
+    fn serve(&mut self, context: &mut Context, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.dirty = false;
+        if context.uplink.is_blocked() {
+            return self.mark(key);
+        }
+        let mut asked = Vec::new();
+        let pumped = flow.pump(context, &mut asked);
+        self.questions.extend(asked.into_iter().map(|question| (key, question)));
+        self.attend(context, key);
+        match pumped {
+            Pumped::Idle if !context.uplink.is_blocked() => self.arm(context, key),
+            Pumped::Idle | Pumped::Again => self.mark(key),
+            Pumped::Over(outcome) => self.finish(context, key, outcome),
         }
     }
 
@@ -190,10 +210,10 @@ impl TcpTable {
         }
     }
 
-    /// Ends every flow, with resets.
+    /// Ends every flow, with resets, since there will be no gateway any more.
     pub(crate) fn clear(&mut self, context: &mut Context) {
         for key in self.flows.keys() {
-            self.end(context, key, Outcome::Failed);
+            self.end(context, key, Outcome::Stopped);
         }
     }
 
@@ -244,6 +264,9 @@ impl TcpTable {
         self.by_tuple.remove(&flow.tuple);
         if matches!(flow.stage, Stage::Connecting { .. }) {
             self.opening = self.opening.saturating_sub(1);
+        }
+        if flow.ingress {
+            self.clients = self.clients.saturating_sub(1);
         }
         if let Some(subject) = &flow.subject {
             context.closed(subject, outcome, flow.started, flow.from_guest, flow.to_guest);

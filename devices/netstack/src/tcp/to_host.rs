@@ -33,7 +33,11 @@ impl Flow {
                     let bytes = self.held.bytes();
                     let bytes = bytes.get(..stream.room()).unwrap_or(bytes);
                     let count = bytes.len();
-                    questions.extend(stream.push(bytes));
+                    let Ok(question) = stream.push(bytes) else {
+                        context.limit("bytes of DNS over TCP");
+                        return Err(Outcome::Evicted);
+                    };
+                    questions.extend(question);
                     self.held.take(count, &mut context.stalled);
                     self.from_guest += to_u64(count);
                 }
@@ -51,7 +55,9 @@ impl Flow {
             }
         }
         self.told_upstream = true;
-        Ok(self.upstream.finish()?)
+        // Where the guest's end is the last thing to happen, closing the socket tells it.
+        let is_last = matches!(&self.stage, Stage::Open(tcb) if tcb.is_over());
+        if is_last { Ok(()) } else { Ok(self.upstream.finish()?) }
     }
 
     /// Guest to host by way of the gate.

@@ -48,6 +48,16 @@ pub(super) enum Peeked {
     End,
 }
 
+/// What a stream socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Tcp,
+    /// One of a pair within the host.
+    Pair,
+    /// To be asked once it stands.
+    Unknown,
+}
+
 /// A connected stream socket that does not block.
 #[derive(Debug)]
 pub(super) struct HostSocket {
@@ -58,23 +68,26 @@ pub(super) struct HostSocket {
     ended: bool,
     /// Where the next peek begins, if the kernel keeps that in mind.
     position: Option<usize>,
-    /// A peek brings everything there is, up to the room there is.
-    is_tcp: bool,
+    /// Of TCP a peek brings everything there is, up to the room there is.
+    kind: Kind,
+    /// Whether the host asks a silent peer if it is still there.
+    keeps_alive: bool,
     /// Bytes at the front that the guest has.
     stale: usize,
     stale_pieces: u8,
 }
 
 impl HostSocket {
-    pub(super) fn new(fd: OwnedFd) -> Self {
+    pub(super) fn new(fd: OwnedFd, kind: Kind) -> Self {
         Self {
             fd,
+            kind,
+            keeps_alive: false,
             // Whoever watches it is told what it is ready for from the start.
             readable: false,
             writable: true,
             ended: false,
             position: None,
-            is_tcp: false,
             stale: 0,
             stale_pieces: 0,
         }
@@ -85,15 +98,30 @@ impl HostSocket {
     }
 
     /// Gives the socket up.
-    pub(super) fn into_fd(self) -> OwnedFd {
+    pub(super) fn into_fd(mut self) -> OwnedFd {
+        self.keep_alive();
         self.fd
+    }
+
+    /// Lets the host find out if the peer is gone: the guest's own probes end at the gateway. Most connections are over
+    /// before they need it.
+    pub(super) fn keep_alive(&mut self) {
+        if !std::mem::replace(&mut self.keeps_alive, true)
+            && self.kind == Kind::Tcp
+            && let Err(error) = sockopt::set_socket_keepalive(&self.fd, true)
+        {
+            tracing::debug!(%error, "Peer of a connection cannot be asked whether it is still there");
+        }
     }
 
     /// The connection stands; from now on it is looked into.
     fn open(&mut self) {
         self.position = virtio::set_peek_offset(&self.fd, 0).is_ok().then_some(0);
-        let domain = sockopt::socket_domain(&self.fd);
-        self.is_tcp = domain.is_ok_and(|domain| [AddressFamily::INET, AddressFamily::INET6].contains(&domain));
+        if self.kind == Kind::Unknown {
+            let domain = sockopt::socket_domain(&self.fd);
+            let is_tcp = domain.is_ok_and(|domain| [AddressFamily::INET, AddressFamily::INET6].contains(&domain));
+            self.kind = if is_tcp { Kind::Tcp } else { Kind::Pair };
+        }
     }
 
     /// Remembers what it is ready for.
@@ -153,7 +181,7 @@ impl HostSocket {
             Ok(0) => Ok(Peeked::End),
             Ok(count) => {
                 self.position = self.position.map(|at| at + count);
-                let drained = self.is_tcp && count < room;
+                let drained = self.kind == Kind::Tcp && count < room;
                 // An end that was told before the look has nothing behind what was seen.
                 self.readable = !drained || self.ended;
                 Ok(Peeked::Bytes { count, drained, ends: drained && self.ended })
@@ -230,8 +258,8 @@ impl HostSocket {
 }
 
 impl Upstream {
-    pub(super) fn socket(fd: OwnedFd) -> Self {
-        Self::Socket(HostSocket::new(fd))
+    pub(super) fn socket(fd: OwnedFd, kind: Kind) -> Self {
+        Self::Socket(HostSocket::new(fd, kind))
     }
 
     /// The connection stands; from now on it is looked into.
@@ -335,7 +363,7 @@ mod tests {
     fn socket(near: impl Into<OwnedFd>, by_position: bool) -> HostSocket {
         let near = near.into();
         rustix::io::ioctl_fionbio(&near, true).unwrap();
-        let mut socket = HostSocket::new(near);
+        let mut socket = HostSocket::new(near, Kind::Unknown);
         socket.open();
         if !by_position {
             // As with a kernel that has no such thing.
@@ -425,6 +453,16 @@ mod tests {
             drop(socket);
             assert_eq!(far.read(&mut [0; 1]).unwrap(), 0);
         }
+    }
+
+    #[test]
+    fn the_host_asks_after_the_peer_of_a_connection_that_lasts() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut socket = HostSocket::new(near.into(), Kind::Tcp);
+        assert_eq!(sockopt::socket_keepalive(&socket.fd), Ok(false));
+        socket.keep_alive();
+        assert_eq!(sockopt::socket_keepalive(&socket.fd), Ok(true));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Flows that the launcher takes over.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use policy::Protocol;
@@ -113,6 +113,7 @@ fn a_watched_flow_is_taken_over_at_its_hello_with_its_connection() {
         let Handover { facts, mut stream, hello, upstream } = taken.recv_timeout(PATIENCE).unwrap();
         assert_eq!(hello.unwrap().server_name, Some("api.example.com".parse().unwrap()));
         assert_eq!(facts.names, ["api.example.com".parse().unwrap()]);
+        assert!(!is_watched(upstream.as_ref().unwrap()), "whose it is now");
 
         let mut bytes = vec![0; first.len()];
         stream.read_exact(&mut bytes).unwrap();
@@ -125,6 +126,49 @@ fn a_watched_flow_is_taken_over_at_its_hello_with_its_connection() {
         peer.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, b"relayed", "and nothing of the guest's before");
     }
+}
+
+/// Whether anybody in this process is told of what happens on `fd` (proc(5), fdinfo).
+fn is_watched(fd: &OwnedFd) -> bool {
+    let fd = fd.as_raw_fd().to_string();
+    let watches = |line: &str| line.split_whitespace().take(2).eq(["tfd:", &fd]);
+    let all = std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    all.filter_map(|entry| std::fs::read_to_string(entry.path()).ok()).any(|text| text.lines().any(watches))
+}
+
+/// Fails when it is asked.
+#[derive(Debug)]
+struct Faulty;
+
+impl Interceptor for Faulty {
+    fn on_connect(&mut self, _flow: &FlowFacts) -> OnConnect {
+        OnConnect::Watch
+    }
+
+    fn on_tls_client_hello(&mut self, _flow: &FlowFacts, _hello: &ClientHello) -> OnHello {
+        panic!("a fault of the launcher, on purpose");
+    }
+
+    fn take(&mut self, _handover: Handover) {}
+}
+
+#[test]
+fn a_fault_of_whoever_is_asked_costs_one_flow_and_no_other() {
+    let Bench { mut guest, internet, handle: _handle } =
+        Setup::new(public()).start_with(|config| config.interceptor = Some(Box::new(Faulty)));
+    let listener = internet.tcp(SERVER);
+    let [faulty, other] = [(); 2].map(|()| guest.connect(SERVER).unwrap());
+    let mut peers = [(); 2].map(|()| listener.accept().unwrap().0);
+    guest.offer(faulty, &client_hello("api.example.com"));
+    guest.offer(other, b"anything else");
+    guest.flush();
+    guest.idle();
+    for peer in &mut peers {
+        // One of them is gone.
+        let _ = peer.write_all(b"still here");
+    }
+    assert_eq!(guest.read(other, 10), b"still here");
+    assert_eq!(guest.read_to_end(faulty), None);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod audit;
 mod card;
 pub(crate) mod dns;
+mod end;
 mod flood;
 mod foreign;
 mod fragments;

@@ -231,6 +231,25 @@ fn the_guest_reaches_only_clients_it_heard_from() {
 }
 
 #[test]
+fn clients_cannot_use_up_what_the_guest_needs_for_itself() {
+    let publish = Publish { bind: "127.0.0.1:0".parse().unwrap(), guest_port: 3000, transport: Transport::Tcp };
+    let limits = Limits { tcp_flows: 4, ..Limits::default() };
+    let setup = Setup { limits, ..Setup::new(public()) };
+    let Bench { mut guest, internet, handle } = setup.start_with(|config| config.publish = vec![publish]);
+    let _server = internet.tcp("93.184.216.34:443");
+    let at = handle.report().unwrap().published[0].port.bind;
+    let listening = [(); 3].map(|()| guest.listen(3000));
+    let mut clients: Vec<_> = (0..4).map(|_| TcpStream::connect(at).unwrap()).collect();
+    for connection in listening {
+        assert!(guest.wait_connected(connection).is_some());
+    }
+    // Whoever comes too late is told at once, by an end or a reset.
+    assert!(clients[3].read(&mut [0; 1]).map_or(true, |count| count == 0));
+    assert_eq!(handle.report().unwrap().tcp_flows, 3);
+    assert!(guest.connect("93.184.216.34:443").is_some());
+}
+
+#[test]
 fn clients_over_the_limit_replace_the_one_that_was_idle_longest() {
     let limits = Limits { udp_clients: 2, ..Limits::default() };
     let (Bench { mut guest, internet: _internet, handle }, at) = published_udp("127.0.0.1:0", limits);

@@ -115,6 +115,10 @@ impl Mappings {
         self.slab.get_mut(key)
     }
 
+    pub(super) fn contains(&self, key: Key) -> bool {
+        self.slab.contains(key)
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         self.slab.keys()
     }

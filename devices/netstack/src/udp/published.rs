@@ -76,7 +76,7 @@ impl UdpTable {
         }
     }
 
-    fn mark_port(&mut self, key: Key) {
+    pub(super) fn mark_port(&mut self, key: Key) {
         if let Some(port) = self.ports.get_mut(key)
             && !std::mem::replace(&mut port.dirty, true)
         {

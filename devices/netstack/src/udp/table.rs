@@ -61,6 +61,10 @@ impl UdpTable {
         self.mappings.len()
     }
 
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.mappings.contains(key)
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         !self.turns.is_empty() || !self.dirty_ports.is_empty()
     }
@@ -217,7 +221,14 @@ impl UdpTable {
             }
         }
         for key in std::mem::take(&mut self.dirty_ports) {
-            self.receive_from_clients(context, key);
+            let received = turn(|| {
+                self.receive_from_clients(context, key);
+                true
+            });
+            if received.is_none() {
+                context.fault("A datagram for a published port");
+                self.mark_port(key);
+            }
         }
     }
 
@@ -269,7 +280,7 @@ impl UdpTable {
 
     pub(crate) fn clear(&mut self, context: &mut Context) {
         for key in self.mappings.keys() {
-            self.remove(context, key, Outcome::Failed);
+            self.remove(context, key, Outcome::Stopped);
         }
     }
 

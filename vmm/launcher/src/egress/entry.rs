@@ -208,6 +208,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Revoked => "no longer allowed",
         Outcome::Denied => "denied by what it said",
         Outcome::Failed => "failed",
+        Outcome::Stopped => "the VM ended",
     }
 }
 
