@@ -128,6 +128,19 @@ pub fn published_ports_status_and_log(stage: &Stage) -> Result<()> {
     ensure!(log.lines().any(|line| line.contains(" allow ") && line.contains(&format!(":{host_port}"))), "{log}");
     ensure!(log.lines().any(|line| line.contains(" deny  tcp 10.0.0.5:80 by ")), "{log}");
     ensure!(log.lines().any(|line| line.contains(" ended tcp ")), "{log}");
+    // Who came in by a published port, when, and how that ended: each flow by its number.
+    for (transport, port, guest_port) in [("tcp", any, 3000), ("tcp", v4, 3002), ("udp", udp, 3004)] {
+        for at in loopbacks(port) {
+            let ends = format!(" -> {at} -> {guest_port} by published port");
+            let of = |word: &str| {
+                let begin = format!(" {word} {transport} {}", if at.is_ipv4() { "127.0.0.1:" } else { "[::1]:" });
+                let lines = log.lines().filter(move |line| line.contains(&begin) && line.contains(&ends));
+                lines.filter_map(|line| line.split(' ').find(|word| word.starts_with('#'))).collect::<Vec<_>>()
+            };
+            let (admitted, ended) = (of("allow"), of("ended"));
+            ensure!(!admitted.is_empty() && admitted == ended, "{transport} {at}: {admitted:?}, {ended:?}\n{log}");
+        }
+    }
     let json = vmm(&["log", "--egress", "--json", "project"])?.succeeded()?;
     ensure!(json.lines().count() == log.lines().count() && json.contains(r#""verdict":"deny""#), "{json}");
     Ok(())
