@@ -73,7 +73,7 @@ fn quick_requests_are_not_handed_over() {
 fn large_read_is_handed_over_only_if_the_host_has_to_fetch_the_data() {
     const SIZE: usize = 600 << 10;
     let mut guest = Busy::with_access(&[Access::ReadOnly]);
-    let contents: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
+    let contents: Vec<u8> = (0..251).cycle().take(SIZE).collect();
     std::fs::write(guest.path("file"), &contents).unwrap();
     let node = guest.lookup(SHARE, b"file").unwrap().nodeid;
     let fh = guest.open(node, libc_flags::RDONLY).unwrap().fh;
