@@ -105,7 +105,10 @@ impl Policy {
     /// Whether `flow` may exist only because of the names that vouch for its address: then whatever it says about the
     /// host it is for has to be one of them.
     pub fn rests_on_names(&self, flow: &Flow<'_>, own: &HostAddresses) -> bool {
-        let Target::Address { address, .. } = flow.target else { return false };
+        let Target::Address { address, names } = flow.target else { return false };
+        if names.is_empty() {
+            return false;
+        }
         let nameless = Flow { target: Target::Address { address, names: &[] }, ..*flow };
         self.evaluate(flow, own).allow && !self.evaluate(&nameless, own).allow
     }
