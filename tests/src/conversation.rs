@@ -12,12 +12,16 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::invocation::{Collector, Finished, Invocation, collect, read};
 use crate::patience::until;
 
-/// The guest's half: takes a script with its length before it, answers with status, length and output.
+/// The guest's half: takes a script with its length before it, answers with status, length and output. The status is
+/// that of the script's last command, or of one before that failed and was not asked whether it did.
 const LISTEN: &str = r#"
 while read -r size; do
   LC_ALL=C IFS= read -r -N "$size" script
+  failed=0
+  trap 'failed=$?' ERR
   eval "$script" >/tmp/answer 2>&1 </dev/null
-  printf '%d %d\n' $? "$(stat -c %s /tmp/answer)"
+  trap - ERR
+  printf '%d %d\n' $failed "$(stat -c %s /tmp/answer)"
   cat /tmp/answer
 done"#;
 

@@ -127,10 +127,10 @@ print("%.6f" % worst)
     ensure!(skew < MAX_SKEW, "the guest's clock is {skew} s off the files' time");
     fs::write(project.join("Makefile"), "all: out\nout: mid\n\tcp mid out\nmid: src\n\tcp src mid\n")?;
     fs::write(project.join("src"), "1")?;
-    guest.does("make 2>&1 | tee log; ! grep -qi 'skew\\|future' log; make -q")?;
+    guest.does("make 2>&1 | tee log && ! grep -qi 'skew\\|future' log && make -q")?;
     fs::write(project.join("src"), "22")?;
     guest.sees("! make -q", Duration::from_secs(5))?;
-    guest.does("make 2>&1 | tee log; ! grep -qi 'skew\\|future' log; make -q; test $(cat out) = 22")?;
+    guest.does("make 2>&1 | tee log && ! grep -qi 'skew\\|future' log && make -q; test $(cat out) = 22")?;
     guest.leave()
 }
 

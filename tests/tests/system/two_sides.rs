@@ -28,8 +28,10 @@ pub fn folder_moved_out_of_the_share_is_closed(stage: &Stage) -> Result<()> {
     fs::rename(&held, outside.join("moved"))?;
     fs::write(outside.join("moved/below/private"), "the host's")?;
     // Whatever the guest's kernel still knows of the folder, the host's kernel opens nothing for it out there.
-    guest.does("! echo x >new; ! mkdir folder; ! ln -s a link; ! cat private; ! echo x >>../file; ! cat ../file")?;
-    guest.does("rm -f private; ! rmdir ../below; test \"$(cat <&3)\" = inside")?;
+    guest.does(
+        "! echo x >new && ! mkdir folder && ! ln -s a link && ! cat private && ! echo x >>../file && ! cat ../file",
+    )?;
+    guest.does("! rm -f private && ! rmdir ../below && test \"$(cat <&3)\" = inside")?;
     guest.does("cd /; cd \"$OLDPWD/../..\" && echo on >goes && rm goes || cd /")?;
     guest.leave()?;
     let mut left: Vec<_> =
@@ -77,7 +79,7 @@ m[:5] = b"heard"; m.flush()
     starts(b"mapped")?;
     // The host writes in place, where the guest has the page in memory.
     fs::File::options().write(true).open(&file)?.write_all_at(b"host", 4096)?;
-    guest.sees("! kill -0 $(cat /tmp/pid) 2>/dev/null; test \"$(head -c 5 file)\" = heard", NOTICE)?;
+    guest.sees("! kill -0 $(cat /tmp/pid) 2>/dev/null && test \"$(head -c 5 file)\" = heard", NOTICE)?;
     starts(b"heard")?;
     // In place with another length, and by replacement as editors do.
     for (round, text) in ["short", "much longer than it was before", "x"].iter().enumerate() {
@@ -209,11 +211,11 @@ pub fn share_replaced_or_removed_while_in_use(stage: &Stage) -> Result<()> {
     fs::remove_dir_all(&second)?;
     guest.sees(&format!("! ls {two}/file 2>/dev/null"), NOTICE)?;
     guest.does(&format!(
-        "! echo x >{two}/new; ! mkdir {two}/folder; ! cat {two}/file; ls {two} || true; echo on >goes"
+        "! echo x >{two}/new && ! mkdir {two}/folder && ! cat {two}/file; ls {two} || true; echo on >goes"
     ))?;
     fs::remove_dir_all(&moved)?;
     guest.sees("! cat file 2>/dev/null", NOTICE)?;
-    guest.does("test \"$(cat <&3)\" = original; ! echo x >new; cd /; exec 3<&-")?;
+    guest.does("test \"$(cat <&3)\" = original && ! echo x >new && cd / && exec 3<&-")?;
     guest.does(&format!(
         "cd {} && echo on >goes && cat goes && rm goes",
         quoted(&stage.project().display().to_string())
