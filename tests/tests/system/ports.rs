@@ -131,10 +131,11 @@ pub fn published_ports_status_and_log(stage: &Stage) -> Result<()> {
     // Who came in by a published port, when, and how that ended: each flow by its number.
     for (transport, port, guest_port) in [("tcp", any, 3000), ("tcp", v4, 3002), ("udp", udp, 3004)] {
         for at in loopbacks(port) {
-            let ends = format!(" -> {at} -> {guest_port} by published port");
+            let client = if at.is_ipv4() { "127.0.0.1:" } else { "[::1]:" };
             let of = |word: &str| {
-                let begin = format!(" {word} {transport} {}", if at.is_ipv4() { "127.0.0.1:" } else { "[::1]:" });
-                let lines = log.lines().filter(move |line| line.contains(&begin) && line.contains(&ends));
+                let (begin, end) =
+                    (format!(" {word} {transport} {client}"), format!(" -> {at} -> {guest_port} by published port"));
+                let lines = log.lines().filter(|line| line.contains(&begin) && line.contains(&end));
                 lines.filter_map(|line| line.split(' ').find(|word| word.starts_with('#'))).collect::<Vec<_>>()
             };
             let (admitted, ended) = (of("allow"), of("ended"));
