@@ -34,6 +34,7 @@ test: build image
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --locked -p system-tests --test system -- -D warnings
 	cargo fmt --manifest-path tests/fs-reference/Cargo.toml --check
 	tests/fs-reference/cargo clippy --all-targets -- -D warnings
 	cargo test -q --locked -p system-tests --test dependency_rules
