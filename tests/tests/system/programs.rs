@@ -75,7 +75,7 @@ with zipfile.ZipFile("thing-1.0-py3-none-any.whl", "w") as wheel:
         "python3 -m venv --without-pip env
          env/bin/python $(echo /usr/share/python-wheels/pip-*.whl)/pip install --no-index --disable-pip-version-check ./thing-*.whl
          env/bin/python -c 'import thing, thing.m49; assert thing.answer() == 42'
-         env/bin/thing; test $? = 42",
+         status=0; env/bin/thing || status=$?; test $status = 42",
     )?;
     Ok(())
 }
