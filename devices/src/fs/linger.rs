@@ -2,8 +2,11 @@
 //!
 //! Most requests come one by one: the guest waits for an answer, works with it for a moment and asks again. To put the worker
 //! to sleep in between, and to have it woken by a kick, takes longer than most requests themselves. So while requests keep coming
-//! at such a pace the worker stays awake, and the guest is spared its kicks; as soon as they do not, it sleeps at once.
+//! at such a pace the worker stays awake, and the guest is spared its kicks; as soon as they do not, it sleeps at once. On a host
+//! with one CPU it always does: there it would keep the guest from asking.
 
+use std::num::NonZeroUsize;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longest time awake without a request: a guest whose CPUs are emulated needs half of it from an answer to its next request
@@ -19,11 +22,18 @@ pub(super) struct Linger {
     /// When the last request was answered.
     last: Option<Instant>,
     trust: u8,
+    /// The guest runs meanwhile.
+    has_company: bool,
 }
 
 impl Linger {
     pub(super) fn new() -> Self {
-        Self { last: None, trust: 0 }
+        // Who cannot count them most likely has several.
+        Self::on(thread::available_parallelism().map_or(2, NonZeroUsize::get))
+    }
+
+    fn on(cpus: usize) -> Self {
+        Self { last: None, trust: 0, has_company: cpus > 1 }
     }
 
     /// Requests were found in a queue, and answered by now.
@@ -35,7 +45,9 @@ impl Linger {
 
     /// Whether to look once more instead of going to sleep.
     pub(super) fn goes_on(&self, now: Instant) -> bool {
-        self.trust >= TRUST && self.last.is_some_and(|last| now.saturating_duration_since(last) <= LONGEST)
+        self.has_company
+            && self.trust >= TRUST
+            && self.last.is_some_and(|last| now.saturating_duration_since(last) <= LONGEST)
     }
 }
 
@@ -48,7 +60,11 @@ mod tests {
 
     /// After so many requests, each so long after the last answer; and the moment of that.
     fn after(requests: u32, gap: Duration) -> (Linger, Instant) {
-        let mut linger = Linger::new();
+        after_on(2, requests, gap)
+    }
+
+    fn after_on(cpus: usize, requests: u32, gap: Duration) -> (Linger, Instant) {
+        let mut linger = Linger::on(cpus);
         let mut now = Instant::now();
         for _ in 0..requests {
             now += gap;
@@ -69,6 +85,12 @@ mod tests {
         for (linger, now) in [after(0, SOON), after(1, SOON), after(100, LATER)] {
             assert!(!linger.goes_on(now));
         }
+    }
+
+    #[test]
+    fn leaves_the_only_cpu_to_the_guest() {
+        let (linger, now) = after_on(1, 1000, SOON);
+        assert!(!linger.goes_on(now));
     }
 
     #[test]
