@@ -109,9 +109,10 @@ impl Fs {
         self.outbox.notifier()
     }
 
-    /// Gives the guest so many queues for requests, one unless told otherwise and 64 at most. Linux deals its CPUs out to
-    /// them evenly. It is one thread that takes requests from all of them, so that they gain nothing but less waiting for each
-    /// other in the guest: with two emulated CPUs, two queues were no faster than one at anything that was measured.
+    /// Gives the guest so many queues for requests, one unless told otherwise and 64 at most. Linux deals its CPUs out
+    /// to them evenly. It is one thread that takes requests from all of them, so that they gain nothing but less
+    /// waiting for each other in the guest: with two emulated CPUs, two queues were no faster than one at anything that
+    /// was measured.
     #[must_use]
     pub fn with_request_queues(mut self, count: u16) -> Self {
         let count = count.clamp(1, MAX_REQUEST_QUEUES);
@@ -119,9 +120,9 @@ impl Fs {
         self
     }
 
-    /// Tells the guest when files were born (STATX), which is not done unless asked for: it is the one thing that the guest's
-    /// kernel does not learn when it looks up a name, and programs that ask for whatever there is, as all in Rust and for
-    /// Node.js do, would cost a second request for every file they look at.
+    /// Tells the guest when files were born (STATX), which is not done unless asked for: it is the one thing that the
+    /// guest's kernel does not learn when it looks up a name, and programs that ask for whatever there is, as all in
+    /// Rust and for Node.js do, would cost a second request for every file they look at.
     #[must_use]
     pub fn with_birth_times(self) -> Self {
         self.server.tell_birth_times();

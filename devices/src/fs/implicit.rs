@@ -1,7 +1,7 @@
 //! Files and directories the guest reads without having opened them.
 //!
-//! Its kernel then names the node alone, and never says that it is done. So a descriptor is opened when it is first needed and
-//! kept for as long as others are not needed more; which one is there makes no difference to the guest.
+//! Its kernel then names the node alone, and never says that it is done. So a descriptor is opened when it is first
+//! needed and kept for as long as others are not needed more; which one is there makes no difference to the guest.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;

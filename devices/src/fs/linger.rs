@@ -1,16 +1,16 @@
 //! How long the worker looks for the guest's next request before it goes to sleep.
 //!
-//! Most requests come one by one: the guest waits for an answer, works with it for a moment and asks again. To put the worker
-//! to sleep in between, and to have it woken by a kick, takes longer than most requests themselves. So while requests keep coming
-//! at such a pace the worker stays awake, and the guest is spared its kicks; as soon as they do not, it sleeps at once. On a host
-//! with one CPU it always does: there it would keep the guest from asking.
+//! Most requests come one by one: the guest waits for an answer, works with it for a moment and asks again. To put the
+//! worker to sleep in between, and to have it woken by a kick, takes longer than most requests themselves. So while
+//! requests keep coming at such a pace the worker stays awake, and the guest is spared its kicks; as soon as they do
+//! not, it sleeps at once. On a host with one CPU it always does: there it would keep the guest from asking.
 
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest time awake without a request: a guest whose CPUs are emulated needs half of it from an answer to its next request
-/// (measured: longer gains nothing), one with CPUs of the host's a tenth.
+/// Longest time awake without a request: a guest whose CPUs are emulated needs half of it from an answer to its next
+/// request (measured: longer gains nothing), one with CPUs of the host's a tenth.
 const LONGEST: Duration = Duration::from_micros(300);
 /// Requests in time after which it is worth to stay awake; misses count as much.
 const TRUST: u8 = 4;

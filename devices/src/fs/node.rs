@@ -2,8 +2,8 @@
 //!
 //! A node remembers *where* a file was last seen (parent node and name) and *which* file it is (device, inode, time of
 //! birth), not a descriptor: a guest that walks a tree of a million files costs a few hundred bytes each and no
-//! descriptors. Whoever opens a node by its place must compare what is there with its identity. Descriptors are held for
-//! directories in use (a bounded cache) and for files that lost their name while the guest still knows them (pins).
+//! descriptors. Whoever opens a node by its place must compare what is there with its identity. Descriptors are held
+//! for directories in use (a bounded cache) and for files that lost their name while the guest still knows them (pins).
 //!
 //! The IDs are never reused, so a forged or forgotten one names nothing.
 
@@ -359,8 +359,8 @@ impl Table {
         id
     }
 
-    /// The node of a file. Should two files have the same hash, one of them is not found, and gets one more node when it is
-    /// seen again.
+    /// The node of a file. Should two files have the same hash, one of them is not found, and gets one more node when
+    /// it is seen again.
     fn known(&self, identity: &Identity) -> Option<u64> {
         let id = *self.by_identity.get(&self.hashes.hash_one(identity))?;
         (self.nodes.get(&id)?.identity == *identity).then_some(id)

@@ -1,8 +1,8 @@
 //! What the guest's kernel is told of its own accord: messages nobody asked for.
 //!
 //! They have the form a FUSE server writes to `/dev/fuse` (Linux `fs/fuse/dev.c`, `fuse_notify`): a header without a
-//! request's number, whose error field says what it is about. virtio-fs has no queue for them that Linux would read; the
-//! guest's agent hands them to its kernel as they are.
+//! request's number, whose error field says what it is about. virtio-fs has no queue for them that Linux would read;
+//! the guest's agent hands them to its kernel as they are.
 
 use std::ffi::{CStr, CString};
 
@@ -34,7 +34,8 @@ impl Notice {
                 message(out, notice::INVAL_INODE, &InvalInode { node: *node, offset, length: 0 }, None);
             }
             Self::Entry { parent, name } => {
-                // Merely expired: what is mounted on the entry, and who works in it, stays if it turns out to be the same.
+                // Merely expired: what is mounted on the entry, and who works in it, stays if it turns out to be the
+                // same.
                 let body = InvalEntry { parent: *parent, namelen: length(name), flags: notice::EXPIRE_ONLY };
                 message(out, notice::INVAL_ENTRY, &body, Some(name));
             }

@@ -1,7 +1,7 @@
 //! The worker's end of the stream to the guest's kernel.
 //!
-//! Nothing here waits for the guest: what it does not take is kept up to a bound, and beyond that forgotten and made up for by
-//! one message that everything is out of date.
+//! Nothing here waits for the guest: what it does not take is kept up to a bound, and beyond that forgotten and made up
+//! for by one message that everything is out of date.
 
 use std::io;
 use std::os::unix::net::UnixStream;

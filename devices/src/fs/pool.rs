@@ -2,10 +2,10 @@
 //!
 //! The worker that owns the device serves what is quick itself: handing a request over costs more than most of them
 //! take. What waits for a disk or for another machine goes here. Jobs are in lanes: one for the slow requests of local
-//! shares, one for each share that lies on another machine, so that one that hangs stops nobody else. Threads are made by
-//! the worker when they are first needed, and so are confined as it is. Their number is bounded, the jobs' by the ring.
-//! What is served is served to its end, or as long as anybody waits for it; what only waits can be called off. (Linux 6.12's
-//! virtio-fs driver sends no INTERRUPT for either; others may.)
+//! shares, one for each share that lies on another machine, so that one that hangs stops nobody else. Threads are made
+//! by the worker when they are first needed, and so are confined as it is. Their number is bounded, the jobs' by the
+//! ring. What is served is served to its end, or as long as anybody waits for it; what only waits can be called off.
+//! (Linux 6.12's virtio-fs driver sends no INTERRUPT for either; others may.)
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -1,5 +1,5 @@
-//! What a file server has in force, asked of the server itself: for banners and status lines, which must not repeat what
-//! somebody meant to configure.
+//! What a file server has in force, asked of the server itself: for banners and status lines, which must not repeat
+//! what somebody meant to configure.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};

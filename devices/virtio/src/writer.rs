@@ -49,8 +49,8 @@ impl<'a> Writer<'a> {
         self.cursor.transfer(file, count, Transfer::ReadAt(offset))
     }
 
-    /// Likewise, but only what the host has in memory: fails with [`io::ErrorKind::WouldBlock`] if that is not even the first
-    /// byte, and with [`io::ErrorKind::Unsupported`] where the file system cannot tell.
+    /// Likewise, but only what the host has in memory: fails with [`io::ErrorKind::WouldBlock`] if that is not even the
+    /// first byte, and with [`io::ErrorKind::Unsupported`] where the file system cannot tell.
     pub fn write_cached_from_at(&mut self, file: BorrowedFd<'_>, count: usize, offset: u64) -> io::Result<usize> {
         self.cursor.transfer(file, count, Transfer::ReadCachedAt(offset))
     }

@@ -30,15 +30,16 @@ pub(super) fn mount(shares: &[Share]) -> Result<(), Failure> {
     for share in shares {
         place(share)?;
     }
-    // The whole collection need not be seen, but it has to stay: it owns what writes back dirty pages for every share in it.
-    // Without it, who writes to mapped files would wait for ever, and what they wrote would never reach the host.
+    // The whole collection need not be seen, but it has to stay: it owns what writes back dirty pages for every share
+    // in it. Without it, who writes to mapped files would wait for ever, and what they wrote would never reach the
+    // host.
     let whole = openat(CWD, ALL, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     std::mem::forget(whole.during(|| format!("Cannot open {ALL}"))?);
     unmount(ALL, UnmountFlags::DETACH).during(|| format!("Cannot unmount {ALL}"))
 }
 
-/// Has files that are read in order read ahead in larger pieces, as each is a request to the host. All shares are one device
-/// to the kernel. Where this cannot be had, reading is slower and nothing else.
+/// Has files that are read in order read ahead in larger pieces, as each is a request to the host. All shares are one
+/// device to the kernel. Where this cannot be had, reading is slower and nothing else.
 fn read_ahead() {
     // The answer comes after that to the mount's own first request, which sets what is changed here.
     let Ok(whole) = stat(ALL) else { return };

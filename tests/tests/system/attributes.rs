@@ -69,7 +69,8 @@ same(os.system("ls -l >/dev/null 2>/tmp/ls; test ! -s /tmp/ls"), 0)
 print("done")
 "##;
 
-/// Writes in small pieces, runs what it has written, and copies it: all that makes a kernel ask whether a file has capabilities.
+/// Writes in small pieces, runs what it has written, and copies it: all that makes a kernel ask whether a file has
+/// capabilities.
 const WRITES: &str = r##"
 import os
 with open("log", "wb", buffering=0) as log:

@@ -1,7 +1,7 @@
 //! A git repository that guest and host use in turns, while the guest stays up and remembers what it has seen.
 //!
-//! `make test` has few files, since CPUs are emulated there; `tests/fs-suites repository` has as many as large projects, and says
-//! how long each step took.
+//! `make test` has few files, since CPUs are emulated there; `tests/fs-suites repository` has as many as large
+//! projects, and says how long each step took.
 
 use std::fs;
 use std::path::Path;

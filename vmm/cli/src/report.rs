@@ -13,7 +13,8 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "==> {text}");
 }
 
-/// The same while a program of the guest may have the terminal, which then does not return to the start of a line by itself.
+/// The same while a program of the guest may have the terminal, which then does not return to the start of a line by
+/// itself.
 pub fn aside(text: &str) {
     let mut out = io::stderr().lock();
     let _ =

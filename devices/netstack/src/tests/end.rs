@@ -1,4 +1,5 @@
-//! The end of a gateway: whoever was connected hears of it, the audit hears of everything, and nothing moves afterwards.
+//! The end of a gateway: whoever was connected hears of it, the audit hears of everything, and nothing moves
+//! afterwards.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read};

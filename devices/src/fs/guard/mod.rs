@@ -3,8 +3,8 @@
 //! A rule names a place: a path from the share's root. It holds for what is there now, what comes there later, and
 //! everything below. So that it cannot be undone by moving things around, the directories above such a place can be
 //! neither renamed nor removed nor put there as anything but a new directory. It also holds for the *files* found there
-//! when they have another name, by hard links or by mounts: they are known by device and inode ([`Known`], [`Aliases`]).
-//! Names are compared without regard to case, as some host file systems do.
+//! when they have another name, by hard links or by mounts: they are known by device and inode ([`Known`],
+//! [`Aliases`]). Names are compared without regard to case, as some host file systems do.
 //!
 //! [`Guard`] decides; the server's operations ask it with the [`Position`] of the node they are about.
 

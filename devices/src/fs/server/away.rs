@@ -1,7 +1,7 @@
 //! Which shares may wait for another machine.
 //!
-//! A share does that lies on a network file system, and one in which such a file system is mounted when the device is made:
-//! a mere look at that mount's folder may hang. What is mounted later is not noticed.
+//! A share does that lies on a network file system, and one in which such a file system is mounted when the device is
+//! made: a mere look at that mount's folder may hang. What is mounted later is not noticed.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};

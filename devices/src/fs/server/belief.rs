@@ -1,7 +1,7 @@
 //! How long the guest may believe what it is told without asking again.
 //!
-//! For a day where changes by others are reported and passed on ([`Watcher`](crate::fs::watch::Watcher)), elsewhere for a
-//! moment. What is told of the guest's own changes it knows anyway.
+//! For a day where changes by others are reported and passed on ([`Watcher`](crate::fs::watch::Watcher)), elsewhere for
+//! a moment. What is told of the guest's own changes it knows anyway.
 
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ impl Server {
         Belief { name, attributes: MOMENT }
     }
 
-    /// An entry of a directory. To be asked when the node is known, so that whatever is reported from then on reaches it.
+    /// An entry of a directory. To be asked when the node is known, so that whatever is reported from then on reaches
+    /// it.
     pub(super) fn belief_in_entry(&self, parent: &Parent<'_>, known: Known, stat: &Statx) -> Belief {
         // Reports are about the directory's own file system; nothing tells of mounts.
         let is_mounted =
@@ -79,11 +80,11 @@ impl Server {
 impl Server {
     /// Attributes as they are told when they are to be believed for so long.
     ///
-    /// What is said to be read without being opened is opened here, when it is first read. For files that is what nobody
-    /// else changes unnoticed, and no more of it than may be read at once: data costs more than the opening of a larger
-    /// file, which then is sure to stay the same one. Should somebody replace a file while the guest is between two reads of
-    /// it, and should it not be kept open any longer, the guest gets ESTALE; and EACCES if it has taken the right to read
-    /// it from itself.
+    /// What is said to be read without being opened is opened here, when it is first read. For files that is what
+    /// nobody else changes unnoticed, and no more of it than may be read at once: data costs more than the opening of a
+    /// larger file, which then is sure to stay the same one. Should somebody replace a file while the guest is between
+    /// two reads of it, and should it not be kept open any longer, the guest gets ESTALE; and EACCES if it has taken
+    /// the right to read it from itself.
     pub(super) fn attr(&self, export: &Export, stat: &Statx, valid: Duration) -> Attr {
         let mut attr = export.attr(stat);
         let is_kept_true = match kind(stat) {

@@ -34,7 +34,8 @@ const ORDER: [MaskFlags; 7] = [
 /// `IN_ISDIR`, which is also fanotify's flag for directories.
 const IS_DIRECTORY: u32 = 0x4000_0000;
 
-/// Messages in the order they go out: what is out of date first, so that whoever hears of an event sees what it is about.
+/// Messages in the order they go out: what is out of date first, so that whoever hears of an event sees what it is
+/// about.
 #[derive(Debug, Default)]
 struct Told {
     seen: HashSet<Notice>,
@@ -125,8 +126,8 @@ impl Server {
         true
     }
 
-    /// Of a directory that is gone, or where nobody watches, only names can be told: they are looked up again, and with them
-    /// what they stand for. A directory the guest has forgotten is nothing to it.
+    /// Of a directory that is gone, or where nobody watches, only names can be told: they are looked up again, and with
+    /// them what they stand for. A directory the guest has forgotten is nothing to it.
     fn tell_unreachable(&self, told: &mut Told, spot: &Spot) -> bool {
         let Ok(found) = self.nodes.find(spot.directory) else { return false };
         let is_hidden =

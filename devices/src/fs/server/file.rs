@@ -27,8 +27,9 @@ use crate::fs::wire::{
 /// Most bytes copied by one COPY_FILE_RANGE; the guest asks again for the rest. Bounds the time it takes.
 const MAX_COPY: u64 = 64 << 20;
 
-/// Flags that mean something to the host's file as well. Left out: O_DIRECT and O_NOATIME (the host's cache and time stamps
-/// are the host's affair), O_APPEND (see [`Server::write`]), O_NONBLOCK and the like (nothing for regular files).
+/// Flags that mean something to the host's file as well. Left out: O_DIRECT and O_NOATIME (the host's cache and time
+/// stamps are the host's affair), O_APPEND (see [`Server::write`]), O_NONBLOCK and the like (nothing for regular
+/// files).
 const PASSED_ON: OFlags = OFlags::SYNC.union(OFlags::DSYNC).union(OFlags::TRUNC);
 
 /// `SEEK_DATA` and `SEEK_HOLE`; the guest's kernel does the other ways itself.
@@ -172,8 +173,8 @@ impl Server {
         Ok(())
     }
 
-    /// Serves a READ of what the host has in memory; nothing if it has not all of it, or if it is any other request. Nothing
-    /// has to be waited for, so that handing the request over would cost more than serving it.
+    /// Serves a READ of what the host has in memory; nothing if it has not all of it, or if it is any other request.
+    /// Nothing has to be waited for, so that handing the request over would cost more than serving it.
     pub(in crate::fs) fn serve_from_memory(&self, request: &Request) -> Option<u32> {
         let (mut call, is_whole) = Call::read(request.reader())?;
         if call.header.opcode != wire::opcode::READ || !is_whole || !self.is_in_session() {
@@ -201,8 +202,8 @@ impl Server {
         super::call::put(&mut head, &header).ok().map(|()| len)
     }
 
-    /// Writes at the offset given; or, if the file is open for appending, at its end, wherever the host's user has moved
-    /// that meanwhile. Pages the guest's kernel writes back on its own always have their place.
+    /// Writes at the offset given; or, if the file is open for appending, at its end, wherever the host's user has
+    /// moved that meanwhile. Pages the guest's kernel writes back on its own always have their place.
     pub(super) fn write(&self, call: &mut Call<'_>) -> Answer {
         let asked: WriteIn = call.take()?;
         call.check_room(size_of::<WriteOut>())?;

@@ -9,9 +9,9 @@ use super::{Answer, MAX_IO, Server};
 use crate::fs::wire::{self, InitIn, InitOut, feature};
 
 /// What this server makes use of, where the guest's kernel has it. Left out on purpose: POSIX_ACL and SECURITY_CTX
-/// (nothing of the kind is stored), WRITEBACK_CACHE (the host would see writes late), POSIX_LOCKS and FLOCK_LOCKS (locks
-/// work within the guest), EXPORT_SUPPORT (`..` is never looked up), ATOMIC_O_TRUNC (a program that runs would be cut short
-/// before the guest's kernel sees that it runs: ETXTBSY).
+/// (nothing of the kind is stored), WRITEBACK_CACHE (the host would see writes late), POSIX_LOCKS and FLOCK_LOCKS
+/// (locks work within the guest), EXPORT_SUPPORT (`..` is never looked up), ATOMIC_O_TRUNC (a program that runs would
+/// be cut short before the guest's kernel sees that it runs: ETXTBSY).
 const FEATURES: u64 = feature::ASYNC_READ
     | feature::BIG_WRITES
     | feature::AUTO_INVAL_DATA
@@ -32,7 +32,8 @@ const FEATURES: u64 = feature::ASYNC_READ
 const STARTED: u64 = 1 << 63;
 
 const PAGE: u32 = 4096;
-/// Requests the driver sends on its own (reading ahead, writing back) at the same time, and from how many on it slows down.
+/// Requests the driver sends on its own (reading ahead, writing back) at the same time, and from how many on it slows
+/// down.
 const MAX_BACKGROUND: u16 = 64;
 const CONGESTED: u16 = 48;
 
@@ -53,8 +54,8 @@ impl Server {
         }
         let mut features = offered & FEATURES;
         if features & feature::ATTR_NO_OPEN != 0 {
-            // Our own kernel remembers a listing for as long as it holds: it had better have the attributes, too. By its own
-            // reckoning (READDIRPLUS_AUTO) it lists names only and then asks for each file.
+            // Our own kernel remembers a listing for as long as it holds: it had better have the attributes, too. By
+            // its own reckoning (READDIRPLUS_AUTO) it lists names only and then asks for each file.
             features &= !feature::READDIRPLUS_AUTO;
         }
         // A driver that starts over remembers nothing of what it was told before.
@@ -96,9 +97,9 @@ impl Server {
 }
 
 impl Server {
-    /// Whether extended attributes are served: to a driver that asks for what programs keep and for nothing else. Any other would ask
-    /// for `security.capability` before every single write, shares being mounts within a mount (Linux does not carry SB_NOSEC
-    /// over to those), and is told once that there are none.
+    /// Whether extended attributes are served: to a driver that asks for what programs keep and for nothing else. Any
+    /// other would ask for `security.capability` before every single write, shares being mounts within a mount (Linux
+    /// does not carry SB_NOSEC over to those), and is told once that there are none.
     pub(super) fn has_attributes(&self) -> bool {
         self.session.load(Ordering::Acquire) & feature::ONLY_USER_XATTR != 0
     }

@@ -3,9 +3,9 @@
 //! It knows nothing of queues; everything that changes is inside tables with locks of their own, held only for moments
 //! and never across a system call, so that several queues can be served at once. Operations are grouped by file:
 //! session ([`init`]), names to nodes ([`lookup`]), attributes ([`attr`]), the tree's shape ([`tree`]), open files
-//! ([`file`]) and directories ([`directory`]), extended attributes ([`xattr`]). [`reach`] is the only place where host files
-//! are opened; what others do to them comes in by [`changes`]. [`pace`] says which requests may take long, [`away`] which
-//! shares.
+//! ([`file`]) and directories ([`directory`]), extended attributes ([`xattr`]). [`reach`] is the only place where host
+//! files are opened; what others do to them comes in by [`changes`]. [`pace`] says which requests may take long,
+//! [`away`] which shares.
 
 mod attr;
 mod away;

@@ -52,7 +52,8 @@ impl Parent<'_> {
         if is_allowed { Ok(()) } else { Err(Errno::ROFS) }
     }
 
-    /// Refuses to take an entry away, or to put another in its place, if it is guarded or on the way to something that is.
+    /// Refuses to take an entry away, or to put another in its place, if it is guarded or on the way to something that
+    /// is.
     pub(super) fn check_movable(&self, name: Name<'_>) -> Result<(), Errno> {
         let name = name.as_c_str();
         let found = || stat_at(&self.fd, name).map(|stat| self.export.found(self.position, name, &stat));
@@ -136,7 +137,8 @@ impl Server {
         Ok((found, stat))
     }
 
-    /// Goes up to the nearest directory that is held open, then down again. Whatever is opened on the way is looked at, too.
+    /// Goes up to the nearest directory that is held open, then down again. Whatever is opened on the way is looked at,
+    /// too.
     fn reach(&self, id: u64, found: Found) -> Result<(Arc<OwnedFd>, Option<Statx>), Errno> {
         let mut way_down = Vec::new();
         let (mut id, mut found) = (id, found);

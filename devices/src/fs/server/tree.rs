@@ -212,8 +212,8 @@ impl Server {
     }
 }
 
-/// Gives a file this process (root) has just made to its owner. A file somebody put in its place meanwhile is not given to
-/// anybody: it has another owner, or a further name.
+/// Gives a file this process (root) has just made to its owner. A file somebody put in its place meanwhile is not given
+/// to anybody: it has another owner, or a further name.
 fn give(file: &OwnedFd, found: &Statx, owner: Owner) -> Answer {
     let is_new = found.stx_uid == 0 && (kind(found) == FileType::Directory || found.stx_nlink <= 1);
     if !is_new {

@@ -1,9 +1,9 @@
 //! Extended attributes: those that programs give their files (`user.*`), kept by the host's file system.
 //!
-//! The server itself stores none and believes none. All other namespaces are unsupported, whatever the file: nothing that
-//! means rights on the host (`security.*`, `trusted.*`, access control lists) is written there, and the guest's kernel,
-//! which asks for some of them on its own, has its answer without a system call. Even that is too much for a kernel that asks
-//! before every write: see [`Server::has_attributes`].
+//! The server itself stores none and believes none. All other namespaces are unsupported, whatever the file: nothing
+//! that means rights on the host (`security.*`, `trusted.*`, access control lists) is written there, and the guest's
+//! kernel, which asks for some of them on its own, has its answer without a system call. Even that is too much for a
+//! kernel that asks before every write: see [`Server::has_attributes`].
 
 use std::ffi::CStr;
 use std::io::{Read, Write};
@@ -76,7 +76,8 @@ impl Server {
         let asked: GetxattrIn = call.take()?;
         let names = match self.attributed(call.header.nodeid, Purpose::Look) {
             Ok(file) => served_names(&file)?,
-            // Files that can have none; and files the host's user may not read, of which `ls` should have nothing to say.
+            // Files that can have none; and files the host's user may not read, of which `ls` should have nothing to
+            // say.
             Err(Errno::NODATA | Errno::ACCESS) => Vec::new(),
             Err(error) => return Err(error),
         };

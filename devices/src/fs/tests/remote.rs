@@ -1,5 +1,5 @@
-//! A file system of the test's own, as the host's kernel would have one from another machine: it answers, fails with any
-//! error, or does not answer at all.
+//! A file system of the test's own, as the host's kernel would have one from another machine: it answers, fails with
+//! any error, or does not answer at all.
 //!
 //! It is mounted nowhere: the share is all there is of it, and when the test ends, however it ends, it is gone.
 

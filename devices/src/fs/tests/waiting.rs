@@ -1,4 +1,5 @@
-//! Requests that take long: they hold up only themselves, can be called off while they wait, and keep nothing from ending.
+//! Requests that take long: they hold up only themselves, can be called off while they wait, and keep nothing from
+//! ending.
 //!
 //! Without the right to mount, as CI outside of containers may run, the share that stops answering cannot be had, and
 //! these tests check nothing.

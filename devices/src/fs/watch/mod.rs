@@ -1,16 +1,17 @@
 //! Hearing from the host's kernel what changes in directories the guest knows.
 //!
-//! Each directory the guest looks into gets a mark of a fanotify group; from then on its changes, and those of files in it,
-//! arrive as [`Report`]s, and the guest may believe what it was told for as long as it likes. What no mark could be had for
-//! (another machine's files, too many directories, a file system or kernel that reports nothing of use) goes on being believed
-//! for a moment only. Works without privileges; changes made by this process are its guest's own and are left out.
+//! Each directory the guest looks into gets a mark of a fanotify group; from then on its changes, and those of files in
+//! it, arrive as [`Report`]s, and the guest may believe what it was told for as long as it likes. What no mark could be
+//! had for (another machine's files, too many directories, a file system or kernel that reports nothing of use) goes on
+//! being believed for a moment only. Works without privileges; changes made by this process are its guest's own and are
+//! left out.
 //!
 //! A mark comes *before* the look that it makes lasting, and [`Watcher::epoch`] is asked before that look, too: whoever
 //! answers then with [`Watcher::vouches`] either lies ahead of the report of any change since, or hears of it.
 //!
-//! Not reported by any kernel: what is written into a mapping of a file, until the mapping ends; what is written under another
-//! name of the same file in a directory without a mark (files with several names are therefore never vouched for); and file
-//! systems mounted over an entry later.
+//! Not reported by any kernel: what is written into a mapping of a file, until the mapping ends; what is written under
+//! another name of the same file in a directory without a mark (files with several names are therefore never vouched
+//! for); and file systems mounted over an entry later.
 
 mod pace;
 mod report;
@@ -131,7 +132,8 @@ impl Watcher {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether a look at something watched, begun in this epoch and noted since, will be taken back when it is out of date.
+    /// Whether a look at something watched, begun in this epoch and noted since, will be taken back when it is out of
+    /// date.
     pub(super) fn vouches(&self, epoch: u64) -> bool {
         self.is_heard() && self.epoch() == epoch && self.is_reliable.load(Ordering::Acquire)
     }
@@ -217,8 +219,8 @@ impl Watcher {
         forgotten > MAX_IDLE && forgotten > self.marks().nodes.len() / 2
     }
 
-    /// Takes all marks away; `note` is called before there can be new ones. What the guest was told is not vouched for any
-    /// longer.
+    /// Takes all marks away; `note` is called before there can be new ones. What the guest was told is not vouched for
+    /// any longer.
     pub(super) fn clear(&self, note: impl FnOnce()) {
         let mut marks = self.marks();
         self.epoch.fetch_add(1, Ordering::AcqRel);

@@ -1,7 +1,7 @@
 //! How often the worker listens.
 //!
-//! A program on the host that writes a file in small pieces causes an event for each. The kernel merges those that nobody
-//! took yet; so after taking some, the worker leaves the next alone for a moment.
+//! A program on the host that writes a file in small pieces causes an event for each. The kernel merges those that
+//! nobody took yet; so after taking some, the worker leaves the next alone for a moment.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,5 @@
-//! Suites that others wrote for file systems, on a share: pjdfstest (what POSIX says) and fsx (random operations on one file).
+//! Suites that others wrote for file systems, on a share: pjdfstest (what POSIX says) and fsx (random operations on one
+//! file).
 //!
 //! `make test` runs short versions; `tests/fs-suites` sets `VMM_TEST_FULL`, which asks for all there is.
 
