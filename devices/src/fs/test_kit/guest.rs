@@ -1,5 +1,6 @@
 //! The driver's side: builds messages, honest or not, and takes the answers apart.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -88,6 +89,8 @@ pub fn folders(access: &[Access]) -> (TempDir, Vec<Share>) {
     let share = |(index, access): (usize, &Access)| {
         let path = host.path().join(index.to_string());
         std::fs::create_dir(&path).expect("a folder");
+        // The umask may be anybody's in this process: servers of other makers change it.
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a mode");
         Share::open(&path, *access).expect("a share")
     };
     let shares = access.iter().enumerate().map(share).collect();
