@@ -2,7 +2,7 @@
 target := $(or $(CARGO_TARGET_DIR),target)
 vmm := $(abspath $(target)/release/vmm)
 
-.PHONY: help demo build image kernel test lint setup clean
+.PHONY: help demo build image ready kernel test lint setup clean
 help:
 	@echo "make demo     set everything up, boot a VM, let the agent in it answer"
 	@echo "make build    the vmm binary: $(target)/release/vmm"
@@ -21,14 +21,17 @@ build: setup
 image: setup
 	@rootfs/build
 
-demo: build image
+ready: setup
+	@.ci/ready
+
+demo: ready
 	@.ci/demo $(vmm)
 
 kernel:
 	@.ci/setup kernel
 	@kernel/build
 
-test: build image
+test: ready
 	@.ci/test $(vmm)
 
 lint:

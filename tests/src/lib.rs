@@ -16,7 +16,8 @@ mod terminal;
 
 pub use conversation::{Conversation, quoted};
 pub use invocation::{Finished, Invocation, Started};
-pub use patience::{until, waited};
+pub use lab::amount;
+pub use patience::{NOTICE, until, waited};
 pub use runner::{Case, main};
 pub use stage::{Engine, Stage, User};
 pub use terminal::Terminal;

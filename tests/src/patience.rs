@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// How long the guest may take to hear of what the host does to its files, on a machine that is busy otherwise or emulates
+/// another one. What is not told at all it would believe for a day; how fast it is told, is what a bench measures.
+pub const NOTICE: Duration = Duration::from_secs(30);
+
 /// How often a state is looked at that nobody announces.
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -4,11 +4,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Result, ensure};
 use rustix::process::getuid;
-use system_tests::{Stage, User};
+use system_tests::{NOTICE, Stage, User};
 
 use crate::sharing::{PATIENCE, guest, python};
 
@@ -129,7 +129,7 @@ print("%.6f" % worst)
     fs::write(project.join("src"), "1")?;
     guest.does("make 2>&1 | tee log && ! grep -qi 'skew\\|future' log && make -q")?;
     fs::write(project.join("src"), "22")?;
-    guest.sees("! make -q", Duration::from_secs(5))?;
+    guest.sees("! make -q", NOTICE)?;
     guest.does("make 2>&1 | tee log && ! grep -qi 'skew\\|future' log && make -q; test $(cat out) = 22")?;
     guest.leave()
 }

@@ -6,15 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use system_tests::{Conversation, Stage, quoted};
+use system_tests::{Conversation, NOTICE, Stage, quoted};
 
 use crate::sharing::{PATIENCE, guest};
 
 /// Edits whose way to the guest is timed.
 const EDITS: usize = 40;
-/// How long the guest may take to notice, on a machine that is busy otherwise or emulates another one; how fast it is,
-/// is printed. What it does not hear of it would believe for a day.
-const NOTICE: Duration = Duration::from_secs(5);
 
 /// Reads a file again and again, and answers each new content by its own.
 const ECHO: &str = r#"

@@ -11,7 +11,7 @@ use system_tests::{Stage, Started, until};
 /// How long a guest may take to start a command.
 const START: Duration = Duration::from_secs(120);
 /// How long an exchange with a service of the guest may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Answers each TCP client with the name of its own address, and each datagram with itself; ends with the file `done`.
 const SERVICES: &str = r#"

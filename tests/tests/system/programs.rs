@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::getuid;
-use system_tests::{Conversation, Stage, User, quoted};
+use system_tests::{Conversation, NOTICE, Stage, User, quoted};
 
 use crate::sharing::{PATIENCE, guest, python};
 
@@ -156,7 +156,7 @@ pub fn cargo_builds_and_then_has_nothing_to_do(stage: &Stage) -> Result<()> {
     ensure!(guest.does("target/debug/app")? == "42");
     guest.does("cargo build --offline -v 2>&1 | tee log; test $(grep -c Fresh log) = 2; ! grep -q Dirty log")?;
     fs::write(project.join("dep/src/lib.rs"), "pub fn answer() -> u32 { 4242 }\n")?;
-    guest.sees("grep -q 4242 dep/src/lib.rs", Duration::from_secs(5))?;
+    guest.sees("grep -q 4242 dep/src/lib.rs", NOTICE)?;
     guest.does("cargo build --offline 2>&1 | grep Compiling; test $(target/debug/app) = 4242")?;
     guest.leave()?;
     ensure!(fs::metadata(project.join("target/debug/app"))?.permissions().mode() & 0o111 == 0o111);

@@ -31,7 +31,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use system_tests::{Conversation, Stage};
+use system_tests::{Conversation, NOTICE, Stage};
 
 /// Many small programs in an emulated machine, in the kvm engine's case inside another one.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -148,7 +148,7 @@ pub fn two_hundred_shares_and_single_files(stage: &Stage) -> Result<()> {
     guest.fails("rm /files/single", "busy")?;
     // An append by the host, as a log file gets it.
     fs::File::options().append(true).open(&single)?.write_all(b"the host's\n")?;
-    guest.sees("test $(wc -l </files/single) = 3", Duration::from_secs(5))?;
+    guest.sees("test $(wc -l </files/single) = 3", NOTICE)?;
     guest.leave()?;
     ensure!((0..SHARES).all(|n| stage.folder().join(format!("share{n}/new")).exists() == (n % 2 == 0)));
     ensure!(fs::read(&single)? == b"one file\nmore\nthe host's\n" && fs::read(&fixed)? == b"fixed");

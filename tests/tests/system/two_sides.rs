@@ -8,15 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use system_tests::{Stage, quoted};
+use system_tests::{NOTICE, Stage, quoted};
 
 use crate::sharing::{PATIENCE, guest};
 
-/// How long the guest may take to notice, on a machine that is busy otherwise; how fast it is, is what a bench
-/// measures.
-const NOTICE: Duration = Duration::from_secs(5);
 /// How soon a VM must be gone when it is asked to.
-const STOP: Duration = Duration::from_secs(5);
+const STOP: Duration = Duration::from_secs(15);
 
 pub fn folder_moved_out_of_the_share_is_closed(stage: &Stage) -> Result<()> {
     let (held, outside) = (stage.project().join("held"), stage.folder().join("outside"));

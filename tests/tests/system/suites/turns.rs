@@ -3,11 +3,10 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, fallocate};
-use system_tests::{Conversation, Stage, quoted};
+use system_tests::{Conversation, NOTICE, Stage, quoted};
 
 use super::operations;
 use crate::sharing::guest;
@@ -16,8 +15,6 @@ use crate::sharing::guest;
 const LONGEST: usize = 256 << 10;
 /// Operations of one side before the other has its turn.
 const TURN: usize = 50;
-/// How long the guest may take to see what the host wrote. It is told in far less; a busy machine is slow.
-const NOTICE: Duration = Duration::from_secs(5);
 const NAME: &str = "shared-file";
 
 /// The guest's half: looks at the file until it is as expected, then does what it is told; through descriptors, and
@@ -177,7 +174,7 @@ pub fn one_file_is_written_by_both_sides_in_turns(stage: &Stage) -> Result<()> {
 }
 
 fn turn_of(guest: &mut Conversation, line: &str) -> Result<String> {
-    let limit = NOTICE.as_secs() * 12;
+    let limit = NOTICE.as_secs() * 2;
     guest.does(&format!(
         "echo {} >&${{COPROC[1]}}; if read -r -t {limit} line <&${{COPROC[0]}}; then echo \"$line\"; else cat /tmp/log; fi",
         quoted(line)
