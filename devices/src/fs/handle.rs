@@ -102,6 +102,15 @@ impl Handles {
         }
     }
 
+    /// A file that is open, by its node. Takes as long as there are handles.
+    pub(super) fn file_of(&self, node: u64) -> Option<Arc<OpenFile>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.values().find_map(|handle| match handle {
+            Handle::File(open) if open.node == node => Some(open.clone()),
+            _ => None,
+        })
+    }
+
     /// The directory open as `fh`, if it is one of `node`.
     pub(super) fn directory(&self, fh: u64, node: u64) -> Result<Arc<OpenDirectory>, Errno> {
         match self.table.read().unwrap_or_else(PoisonError::into_inner).get(&fh) {

@@ -75,11 +75,12 @@ impl Server {
         match fh {
             None => match self.stat_node(node) {
                 Ok((found, stat)) => {
+                    self.hold_empty(node, &stat)?;
                     Ok((self.export(&found.identity)?, stat, self.belief_in_node(&found, &stat, epoch)))
                 }
-                // Somebody replaced the file while the guest reads it.
+                // Somebody replaced the file while the guest has it open.
                 Err(Errno::STALE) => {
-                    let open = self.implicit.file(node).ok_or(Errno::STALE)?;
+                    let open = self.implicit.file(node).or_else(|| self.handles.file_of(node)).ok_or(Errno::STALE)?;
                     Ok((self.export(&self.nodes.find(node)?.identity)?, stat(&open.file)?, MOMENT))
                 }
                 Err(error) => Err(error),

@@ -60,11 +60,20 @@ impl Server {
         }
         // Before the look at the file: what it tells must have been settled by then.
         let now = clock_gettime(ClockId::Realtime);
-        let (path, before) = self.path_and_stat(node)?;
-        if is_change && export.has_rules() {
-            export.check_unguarded(found.position, &before)?;
-        }
-        let file = self.open_contents(found.kind, &path, flags)?;
+        let (file, before) = match self.path_and_stat(node) {
+            // What is held to be read may be opened to be read.
+            Err(Errno::STALE) if !is_change => {
+                let held = self.implicit.file(node).ok_or(Errno::STALE)?;
+                (self.open_contents(found.kind, &held.file, flags)?, stat(&held.file)?)
+            }
+            reached => {
+                let (path, before) = reached?;
+                if is_change && export.has_rules() {
+                    export.check_unguarded(found.position, &before)?;
+                }
+                (self.open_contents(found.kind, &path, flags)?, before)
+            }
+        };
         if asked.open_flags & wire::OPEN_KILL_SUIDGID != 0 && flags.contains(OFlags::TRUNC) {
             self.drop_set_id_on_write(&file)?;
         }

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use super::belief::Belief;
 use super::call::Call;
-use super::export::{self, Export, device, kind, stat, stat_at};
+use super::export::{self, Export, device, kind, stat};
 use super::reach::Parent;
 use super::{Answer, MAX_IO, Server};
 use crate::fs::name::{Name, Strings};
@@ -24,7 +24,7 @@ impl Server {
             return call.put(&entry);
         }
         let parent = self.directory(call.header.nodeid)?;
-        match stat_at(&parent.fd, name.as_c_str()).and_then(|stat| self.remember(&parent, name, &stat)) {
+        match self.find_entry(&parent, name) {
             Ok(entry) => self.tell(call, &entry),
             // Without a node, the answer still says for how long there is nothing.
             Err(Errno::NOENT) => call.put(&export::entry(0, wire::Attr::default(), self.belief_in_nothing(&parent))),

@@ -4,8 +4,8 @@
 //! and never across a system call, so that several queues can be served at once. Operations are grouped by file:
 //! session ([`init`]), names to nodes ([`lookup`]), attributes ([`attr`]), the tree's shape ([`tree`]), open files
 //! ([`file`]) and directories ([`directory`]), extended attributes ([`xattr`]). [`reach`] is the only place where host
-//! files are opened; what others do to them comes in by [`changes`]. [`pace`] says which requests may take long,
-//! [`away`] which shares.
+//! files are opened; what others do to them comes in by [`changes`], and [`pursuit`] keeps it from getting ahead of the
+//! guest. [`pace`] says which requests may take long, [`away`] which shares.
 
 mod attr;
 mod away;
@@ -18,6 +18,7 @@ mod file;
 mod init;
 mod lookup;
 mod pace;
+mod pursuit;
 mod reach;
 mod tally;
 mod tree;
@@ -37,6 +38,7 @@ use self::call::Call;
 use self::export::{Export, kind};
 pub(super) use self::export::{stat, stat_at};
 pub(super) use self::pace::Treatment;
+use self::pursuit::Pursuit;
 pub use self::tally::Requests;
 use self::tally::Tally;
 use super::handle::Handles;
@@ -60,6 +62,7 @@ pub(super) struct Server {
     nodes: Nodes,
     handles: Handles,
     implicit: Implicit,
+    pursuit: Pursuit,
     watcher: Watcher,
     /// Counts moves by others, from 1.
     moves: AtomicU32,
@@ -92,6 +95,7 @@ impl Server {
             nodes,
             handles: Handles::new(handles),
             implicit: Implicit::new(implicit),
+            pursuit: Pursuit::default(),
             watcher: Watcher::new(watchers),
             moves: AtomicU32::new(1),
             descriptors,
@@ -133,7 +137,13 @@ impl Server {
         if self.forget_or_interrupt(&mut call) {
             return 0;
         }
-        answer(request, call, |call| if whole { self.answer(call) } else { Err(Errno::INVAL) })
+        answer(request, call, |call| {
+            let answered = if whole { self.answer(call) } else { Err(Errno::INVAL) };
+            if answered == Err(Errno::STALE) {
+                self.pursuit.begin();
+            }
+            answered
+        })
     }
 
     /// Answers a request with an error instead of serving it.

@@ -172,12 +172,18 @@ impl Server {
         name: &CStr,
         expected: &Identity,
     ) -> Result<(OwnedFd, Statx), Errno> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = self.spare(|| openat2(directory, name, flags, Mode::empty(), CONFINED)).map_err(gone)?;
-        let stat = stat(&file)?;
+        let (file, stat) = self.open_name(directory, name).map_err(gone)?;
         if self.export(expected)?.identity(&stat) != *expected {
             return Err(Errno::STALE);
         }
+        Ok((file, stat))
+    }
+
+    /// An `O_PATH` descriptor of an entry, whatever it is.
+    pub(super) fn open_name(&self, directory: &OwnedFd, name: &CStr) -> Result<(OwnedFd, Statx), Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = self.spare(|| openat2(directory, name, flags, Mode::empty(), CONFINED))?;
+        let stat = stat(&file)?;
         Ok((file, stat))
     }
 

@@ -102,6 +102,8 @@ fn share_removed_on_the_host_keeps_what_is_open() {
     std::fs::remove_dir_all(guest.path("")).unwrap();
     assert_eq!(guest.read(file.nodeid, fh, 0, 8), Ok(b"data".to_vec()));
     assert_eq!(guest.lookup(SHARE, b"file").unwrap().nodeid, 0, "it is not there any more");
+    assert_eq!(guest.getattr(file.nodeid).unwrap().nlink, 0);
+    guest.release(file.nodeid, fh).unwrap();
     assert_eq!(guest.getattr(file.nodeid).err(), Some(Errno::STALE));
     assert_eq!(guest.mkdir(SHARE, b"new").err(), Some(Errno::NOENT));
     guest.create(other, b"new", 0o644).unwrap();

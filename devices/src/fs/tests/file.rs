@@ -26,6 +26,21 @@ fn data_reaches_the_host_at_once_and_back() {
 }
 
 #[test]
+fn open_file_keeps_its_attributes_when_the_host_replaces_it() {
+    let mut guest = Guest::new();
+    fs::write(guest.path("file"), b"old").unwrap();
+    let file = guest.lookup(SHARE, b"file").unwrap().nodeid;
+    let fh = guest.open(file, libc_flags::RDONLY).unwrap().fh;
+    fs::write(guest.path("new"), b"newer").unwrap();
+    fs::rename(guest.path("new"), guest.path("file")).unwrap();
+    // The guest's kernel names the node alone, even where a program asks by descriptor.
+    let attr = guest.getattr(file).unwrap();
+    assert_eq!((attr.size, attr.nlink), (3, 0));
+    guest.release(file, fh).unwrap();
+    assert_eq!(guest.getattr(file).err(), Some(Errno::STALE));
+}
+
+#[test]
 fn a_megabyte_goes_through_in_one_request() {
     let mut guest = Guest::new();
     let (file, fh) = guest.create(SHARE, b"file", 0o644).unwrap();

@@ -96,6 +96,47 @@ fn file_stays_readable_when_its_name_goes() {
 }
 
 #[test]
+fn file_that_is_replaced_all_the_time_is_read_at_the_second_try() {
+    let mut guest = Listener::new();
+    let replace = |guest: &Listener, text: &str| {
+        fs::write(guest.path("new"), text).unwrap();
+        fs::rename(guest.path("new"), guest.path("file")).unwrap();
+    };
+    replace(&guest, "first");
+    let first = guest.lookup(SHARE, b"file").unwrap().nodeid;
+    replace(&guest, "second");
+    assert_eq!(guest.read(first, UNOPENED, 0, 64).err(), Some(Errno::STALE));
+    // The guest's kernel looks the name up again, and does so once.
+    let second = guest.lookup(SHARE, b"file").unwrap();
+    assert!(may_be_read(&second));
+    replace(&guest, "third");
+    assert_eq!(guest.getattr(second.nodeid).unwrap().nlink, 0);
+    assert_eq!(guest.read(second.nodeid, UNOPENED, 0, 64).unwrap(), b"second");
+    let fh = guest.open(second.nodeid, libc_flags::RDONLY).unwrap().fh;
+    assert_eq!(guest.read(second.nodeid, fh, 0, 64).unwrap(), b"second");
+    assert_eq!(guest.open(second.nodeid, libc_flags::RDWR).err(), Some(Errno::STALE));
+}
+
+#[test]
+fn file_about_to_be_written_is_held_although_there_is_nothing_to_read() {
+    let mut guest = Listener::new();
+    for name in ["found", "known"] {
+        fs::write(guest.path(name), if name == "found" { "" } else { "data" }).unwrap();
+    }
+    let found = guest.lookup(SHARE, b"found").unwrap().nodeid;
+    let known = guest.lookup(SHARE, b"known").unwrap().nodeid;
+    fs::write(guest.path("known"), b"").unwrap();
+    assert_eq!(guest.getattr(known).unwrap().size, 0);
+    for (name, node) in [("found", found), ("known", known)] {
+        fs::write(guest.path(name), "written").unwrap();
+        fs::write(guest.path("new"), "other").unwrap();
+        fs::rename(guest.path("new"), guest.path(name)).unwrap();
+        assert_eq!(guest.getattr(node).unwrap().nlink, 0);
+        assert_eq!(guest.read(node, UNOPENED, 0, 64).unwrap(), b"written");
+    }
+}
+
+#[test]
 fn listings_of_two_readers_do_not_disturb_each_other() {
     const MANY: usize = 500;
     let mut guest = Listener::new();
