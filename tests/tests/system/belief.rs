@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use system_tests::{Conversation, NOTICE, Stage, quoted};
+use anyhow::{Context, Result, bail, ensure};
+use system_tests::{Conversation, NOTICE, Stage, quoted, until};
 
 use crate::sharing::{PATIENCE, guest};
 
@@ -27,6 +28,29 @@ while last != b"end":
         with open("echo." + sys.argv[1], "wb") as f: f.write(text)
 "#;
 
+/// How often a file is saved while the guest reads it, and the pauses in between.
+const SAVES: usize = 400;
+const PAUSES: [Duration; 3] = [Duration::from_millis(6), Duration::from_millis(2), Duration::from_millis(11)];
+
+/// Reads a file again and again; nothing but a saved text, or the beginning of one, may ever be in it.
+const READ: &str = r#"
+import os, sys
+def text(save): return b"save %d " % save * (1 + save % 50) + b"."
+saved = [text(save) for save in range(int(sys.argv[2]))]
+opens, seen = 0, set()
+while saved[-1] not in seen:
+    with open(sys.argv[1], "rb", buffering=0) as f:
+        found = f.read(65536)
+        # Not part of it: the file may have been written in place since.
+        f.read()
+    opens += 1
+    if found not in seen:
+        assert any(text.startswith(found) for text in saved), found
+        seen.add(found)
+with open("result.new", "w") as f: f.write("%d opens, %d contents seen" % (opens, len(seen)))
+os.rename("result.new", "result")
+"#;
+
 /// Writes down what inotify tells of a folder.
 const WATCH: &str = r#"
 import ctypes, os, struct
@@ -45,8 +69,17 @@ while True:
         data = data[16 + length:]
 "#;
 
+/// Where a program leaves what it said if it fails.
+const FAILED: &str = "failed";
+
 fn start(guest: &mut Conversation, program: &str, arguments: &str) -> Result<()> {
-    guest.does(&format!("python3 -c {} {arguments} >/tmp/log 2>&1 &", quoted(program))).map(drop)
+    let leave = format!("{{ cp /tmp/log {FAILED}.new; mv {FAILED}.new {FAILED}; }}");
+    guest.does(&format!("{{ python3 -c {} {arguments} >/tmp/log 2>&1 || {leave}; }} &", quoted(program))).map(drop)
+}
+
+/// An error if the program in the guest has failed.
+fn goes_on(project: &Path) -> Result<()> {
+    fs::read_to_string(project.join(FAILED)).map_or(Ok(()), |log| bail!("the guest's program failed: {log}"))
 }
 
 /// Waits until the guest has echoed a text.
@@ -54,10 +87,23 @@ fn echoed(project: &Path, file: &str, text: &str) -> Result<Duration> {
     let begun = Instant::now();
     let echo = project.join(format!("echo.{file}"));
     while fs::read(&echo).ok().as_deref() != Some(text.as_bytes()) {
+        goes_on(project)?;
         ensure!(begun.elapsed() < PATIENCE, "the guest does not see {text:?}");
-        std::thread::sleep(Duration::from_micros(500));
+        thread::sleep(Duration::from_micros(500));
     }
     Ok(begun.elapsed())
+}
+
+/// In place, and every other time as most editors do it.
+fn save(file: &Path, turn: usize, text: &str) -> Result<()> {
+    if turn.is_multiple_of(2) {
+        fs::write(file, text)?;
+    } else {
+        let new = file.with_extension("new");
+        fs::write(&new, text)?;
+        fs::rename(new, file)?;
+    }
+    Ok(())
 }
 
 pub fn edits_are_seen_at_once(stage: &Stage) -> Result<()> {
@@ -69,13 +115,7 @@ pub fn edits_are_seen_at_once(stage: &Stage) -> Result<()> {
     let mut times = Vec::new();
     for edit in 0..EDITS {
         let text = format!("edit {edit}");
-        // In place, and as editors do it.
-        if edit % 2 == 0 {
-            fs::write(project.join("file"), &text)?;
-        } else {
-            fs::write(project.join("file.new"), &text)?;
-            fs::rename(project.join("file.new"), project.join("file"))?;
-        }
+        save(&project.join("file"), edit, &text)?;
         times.push(echoed(&project, "file", &text).with_context(|| format!("after {times:?}"))?);
     }
     fs::write(project.join("file"), "end")?;
@@ -83,6 +123,26 @@ pub fn edits_are_seen_at_once(stage: &Stage) -> Result<()> {
     let (median, last) = (times.get(EDITS / 2), times.last());
     eprintln!("    from an edit on the host to the guest's answer: median {median:?}, longest {last:?}");
     ensure!(last.is_some_and(|last| *last < NOTICE), "edits are seen late: {times:?}");
+    guest.leave()
+}
+
+pub fn file_can_be_read_while_the_host_saves_it(stage: &Stage) -> Result<()> {
+    let project = stage.project();
+    let file = project.join("file");
+    let text = |save: usize| format!("save {save} ").repeat(1 + save % 50) + ".";
+    save(&file, 0, &text(0))?;
+    let mut guest = guest(stage, &[])?;
+    start(&mut guest, READ, &format!("file {SAVES}"))?;
+    for (turn, pause) in (0..SAVES).zip(PAUSES.into_iter().cycle()) {
+        save(&file, turn, &text(turn))?;
+        goes_on(&project)?;
+        thread::sleep(pause);
+    }
+    let result = until("the guest to see the last save", PATIENCE, || {
+        goes_on(&project)?;
+        Ok(fs::read_to_string(project.join("result")).ok())
+    })?;
+    eprintln!("    while the host saved a file {SAVES} times: {result}");
     guest.leave()
 }
 

@@ -37,6 +37,7 @@ const CASES: &[Case] = cases![
     command::signal_to_vmm_reaches_the_command,
     command::the_image_holds_what_it_promises,
     belief::edits_are_seen_at_once,
+    belief::file_can_be_read_while_the_host_saves_it,
     belief::names_are_believed_until_they_change,
     belief::programs_that_watch_files_hear_of_the_hosts_edits,
     belief::programs_hear_nothing_of_hidden_files,

@@ -82,9 +82,10 @@ impl Server {
     ///
     /// What is said to be read without being opened is opened here, when it is first read. For files that is what
     /// nobody else changes unnoticed, and no more of it than may be read at once: data costs more than the opening of a
-    /// larger file, which then is sure to stay the same one. Should somebody replace a file while the guest is between
-    /// two reads of it, and should it not be kept open any longer, the guest gets ESTALE; and EACCES if it has taken
-    /// the right to read it from itself.
+    /// larger file, which then is sure to stay the same one. The guest's kernel reads the beginning as part of opening,
+    /// and looks the name up again if the file is gone from it ([`pursuit`](super::pursuit)). Should somebody replace a
+    /// file while the guest is between two reads of it, and should it not be kept open any longer, the guest gets
+    /// ESTALE; and EACCES if it has taken the right to read it from itself.
     pub(super) fn attr(&self, export: &Export, stat: &Statx, valid: Duration) -> Attr {
         let mut attr = export.attr(stat);
         let is_kept_true = match kind(stat) {
