@@ -1,6 +1,7 @@
 //! Runs cases and reports on them in the words of cargo's own test runner.
 
 use std::any::Any;
+use std::env;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ pub struct Case {
 /// The program: runs the cases whose names contain one of the arguments; `--list` names them. Without arguments it runs
 /// all, but in the lab not those whose names begin with one of `slow`: it says so, and how to run them, too.
 pub fn main(cases: &[Case], slow: &[&str]) -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = env::args().skip(1).collect();
     if words.iter().any(|word| word == "--list") {
         cases.iter().for_each(|case| println!("{}: test", case.name));
         return ExitCode::SUCCESS;
@@ -40,13 +41,35 @@ pub fn main(cases: &[Case], slow: &[&str]) -> ExitCode {
         }
         let is_named = |case: &Case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str()));
         let wanted = |case: &&Case| is_named(case) && !(is_short && is_slow(case));
-        let chosen: Vec<_> = cases.iter().filter(wanted).copied().collect();
+        let chosen = Part::from_env()?.of(cases.iter().filter(wanted).copied());
         run(&chosen, cases.len() - chosen.len(), engine)
     });
     outcome.unwrap_or_else(|error| {
         eprintln!("The system tests cannot run: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Which of the cases, where several of these programs share them: `VMM_TEST_PART` is `2/3` for the second of three.
+struct Part {
+    number: usize,
+    count: usize,
+}
+
+impl Part {
+    fn from_env() -> Result<Self> {
+        let Some(text) = env::var_os("VMM_TEST_PART") else { return Ok(Self { number: 1, count: 1 }) };
+        let numbers = text.to_str().and_then(|text| text.split_once('/'));
+        let part =
+            numbers.and_then(|(number, count)| Some(Self { number: number.parse().ok()?, count: count.parse().ok()? }));
+        part.filter(|part| (1..=part.count).contains(&part.number))
+            .with_context(|| format!("VMM_TEST_PART must be a part such as 1/2, it is {text:?}"))
+    }
+
+    /// Neighbours go to different parts: cases of a kind take about as long.
+    fn of(&self, cases: impl Iterator<Item = Case>) -> Vec<Case> {
+        cases.skip(self.number - 1).step_by(self.count).collect()
+    }
 }
 
 fn run(cases: &[Case], filtered_out: usize, engine: Engine) -> Result<ExitCode> {
