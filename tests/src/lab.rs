@@ -23,12 +23,6 @@ pub(crate) fn is_emulated() -> bool {
     env::var_os("VMM_LAB").is_some()
 }
 
-/// How much of something a case takes: `usual`, or less of it in the lab unless everything is asked for
-/// (`VMM_TEST_FULL`).
-pub fn amount(usual: usize, in_lab: usize) -> usize {
-    if is_emulated() && env::var_os("VMM_TEST_FULL").is_none() { in_lab } else { usual }
-}
-
 /// Runs this program in the lab with the same arguments and settings.
 pub(crate) fn run_self(words: &[String]) -> Result<ExitCode> {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/kvm");

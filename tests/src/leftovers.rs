@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_
 use crate::patience::waited;
 
 /// How long what was told to end may take to be gone.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// From now on a process whose parent ends becomes a child of this one, so that none gets out of sight.
 pub(crate) fn adopt_orphans() -> Result<()> {

@@ -16,7 +16,6 @@ mod terminal;
 
 pub use conversation::{Conversation, quoted};
 pub use invocation::{Finished, Invocation, Started};
-pub use lab::amount;
 pub use patience::{NOTICE, until, waited};
 pub use runner::{Case, main};
 pub use stage::{Engine, Stage, User};

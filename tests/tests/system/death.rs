@@ -9,7 +9,7 @@ use system_tests::{Stage, Started, until};
 /// How long a guest may take to start a command.
 const START: Duration = Duration::from_secs(120);
 /// How soon vmm must be gone after Ctrl-C.
-const PROMPT: Duration = Duration::from_secs(30);
+const PROMPT: Duration = Duration::from_secs(10);
 
 /// A command that says when it runs, and then runs for ever.
 fn endless(stage: &Stage) -> Result<Started> {

@@ -33,7 +33,7 @@ const CASES: &[Case] = cases![
     command::result_file_is_on_the_host_and_git_works,
     command::exit_statuses_are_the_commands_own,
     command::streams_stay_apart_and_stdin_ends,
-    command::megabytes_cross_both_ways,
+    command::two_hundred_megabytes_cross_both_ways,
     command::signal_to_vmm_reaches_the_command,
     command::the_image_holds_what_it_promises,
     belief::edits_are_seen_at_once,

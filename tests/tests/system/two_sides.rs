@@ -13,7 +13,7 @@ use system_tests::{NOTICE, Stage, quoted};
 use crate::sharing::{PATIENCE, guest};
 
 /// How soon a VM must be gone when it is asked to.
-const STOP: Duration = Duration::from_secs(15);
+const STOP: Duration = Duration::from_secs(5);
 
 pub fn folder_moved_out_of_the_share_is_closed(stage: &Stage) -> Result<()> {
     let (held, outside) = (stage.project().join("held"), stage.folder().join("outside"));
