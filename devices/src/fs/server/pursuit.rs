@@ -47,7 +47,7 @@ impl Server {
     pub(super) fn find_entry(&self, parent: &Parent<'_>, name: Name<'_>) -> Result<EntryOut, Errno> {
         if !self.pursuit.goes_on() {
             let stat = stat_at(&parent.fd, name.as_c_str())?;
-            if !is_to_be_written(&stat) {
+            if !self.is_held_empty(&stat) {
                 return self.remember(parent, name, &stat);
             }
         }
@@ -64,7 +64,7 @@ impl Server {
 
     /// Holds a node's file, as it was found by its name, if it is to be written. An error if another one is there now.
     pub(super) fn hold_empty(&self, node: u64, stat: &Statx) -> Answer {
-        if !is_to_be_written(stat) || !self.has_no_open() {
+        if !self.is_held_empty(stat) {
             return Ok(());
         }
         match self.open_file(UNOPENED, node) {
@@ -73,11 +73,13 @@ impl Server {
             _ => Ok(()),
         }
     }
-}
 
-/// A file that has only just become empty.
-fn is_to_be_written(stat: &Statx) -> bool {
-    let now = clock_gettime(ClockId::Realtime).tv_sec;
-    let soon = i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX);
-    kind(stat) == FileType::RegularFile && stat.stx_size == 0 && stat.stx_ctime.tv_sec.saturating_add(soon) >= now
+    /// A file that has only just become empty, if the guest's kernel would read it without opening it.
+    fn is_held_empty(&self, stat: &Statx) -> bool {
+        let soon = i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX);
+        kind(stat) == FileType::RegularFile
+            && stat.stx_size == 0
+            && self.has_no_open()
+            && stat.stx_ctime.tv_sec.saturating_add(soon) >= clock_gettime(ClockId::Realtime).tv_sec
+    }
 }
