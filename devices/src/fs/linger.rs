@@ -3,9 +3,9 @@
 //! Most requests come one by one: the guest waits for an answer, works with it for a moment and asks again. To put the
 //! worker to sleep in between, and to have it woken by a kick, takes longer than most requests themselves. So while
 //! requests keep coming at such a pace the worker stays awake, and the guest is spared its kicks; as soon as they do
-//! not, it sleeps at once. On a host with one CPU it always does: there it would keep the guest from asking.
+//! not, it sleeps at once. On a host with one CPU it always does: there it would keep the guest from asking. Our own
+//! kernel looks for answers in the same manner ([`feature::ANSWERS_SOON`](super::wire::feature)).
 
-use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,14 +26,19 @@ pub(super) struct Linger {
     has_company: bool,
 }
 
+/// Whether the guest runs while the worker stays awake: with one CPU it does not.
+pub(super) fn has_company() -> bool {
+    // Who cannot count them most likely has several.
+    thread::available_parallelism().map_or(true, |cpus| cpus.get() > 1)
+}
+
 impl Linger {
     pub(super) fn new() -> Self {
-        // Who cannot count them most likely has several.
-        Self::on(thread::available_parallelism().map_or(2, NonZeroUsize::get))
+        Self::with(has_company())
     }
 
-    fn on(cpus: usize) -> Self {
-        Self { last: None, trust: 0, has_company: cpus > 1 }
+    fn with(has_company: bool) -> Self {
+        Self { last: None, trust: 0, has_company }
     }
 
     /// Requests were found in a queue, and answered by now.
@@ -60,11 +65,11 @@ mod tests {
 
     /// After so many requests, each so long after the last answer; and the moment of that.
     fn after(requests: u32, gap: Duration) -> (Linger, Instant) {
-        after_on(2, requests, gap)
+        after_with(true, requests, gap)
     }
 
-    fn after_on(cpus: usize, requests: u32, gap: Duration) -> (Linger, Instant) {
-        let mut linger = Linger::on(cpus);
+    fn after_with(has_company: bool, requests: u32, gap: Duration) -> (Linger, Instant) {
+        let mut linger = Linger::with(has_company);
         let mut now = Instant::now();
         for _ in 0..requests {
             now += gap;
@@ -89,7 +94,7 @@ mod tests {
 
     #[test]
     fn leaves_the_only_cpu_to_the_guest() {
-        let (linger, now) = after_on(1, 1000, SOON);
+        let (linger, now) = after_with(false, 1000, SOON);
         assert!(!linger.goes_on(now));
     }
 

@@ -82,6 +82,8 @@ pub(super) mod feature {
     pub(in super::super) const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
     pub(in super::super) const INIT_EXT: u64 = 1 << 30;
     pub(in super::super) const NO_EXPORT_SUPPORT: u64 = 1 << 38;
+    /// Of our kernel: looks for answers for a moment instead of sleeping until they come.
+    pub(in super::super) const ANSWERS_SOON: u64 = 1 << 60;
     /// Of our kernel: understands [`super::ATTR_NO_OPEN`].
     pub(in super::super) const ATTR_NO_OPEN: u64 = 1 << 62;
     /// Not upstream's: the driver asks for attributes of programs only (`user.*`).

@@ -25,6 +25,7 @@ const FEATURES: u64 = feature::ASYNC_READ
     | feature::HANDLE_KILLPRIV_V2
     | feature::INIT_EXT
     | feature::NO_EXPORT_SUPPORT
+    | feature::ANSWERS_SOON
     | feature::ATTR_NO_OPEN
     | feature::ONLY_USER_XATTR;
 
@@ -57,6 +58,9 @@ impl Server {
             // Our own kernel remembers a listing for as long as it holds: it had better have the attributes, too. By
             // its own reckoning (READDIRPLUS_AUTO) it lists names only and then asks for each file.
             features &= !feature::READDIRPLUS_AUTO;
+        }
+        if !self.answers_soon {
+            features &= !feature::ANSWERS_SOON;
         }
         // A driver that starts over remembers nothing of what it was told before.
         self.reset();

@@ -43,6 +43,7 @@ pub use self::tally::Requests;
 use self::tally::Tally;
 use super::handle::Handles;
 use super::implicit::Implicit;
+use super::linger;
 use super::node::{Limits, Nodes};
 use super::report::ShareReport;
 use super::share::{Owner, Share};
@@ -73,6 +74,8 @@ pub(super) struct Server {
     /// Negotiated features; 0 until INIT.
     session: AtomicU64,
     tells_birth_times: AtomicBool,
+    /// The worker stays awake for requests. Found out before it is confined and can count no CPUs.
+    answers_soon: bool,
     tally: Tally,
 }
 
@@ -102,6 +105,7 @@ impl Server {
             is_root: geteuid().is_root(),
             session,
             tells_birth_times: AtomicBool::new(false),
+            answers_soon: linger::has_company(),
             tally: Tally::new(),
         })
     }

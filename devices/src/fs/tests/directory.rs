@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::guest::{Guest, SHARE};
 use crate::fs::Access;
+use crate::fs::linger;
 use crate::fs::wire::{self, InitOut, ROOT, feature};
 
 const MANY: usize = 2000;
@@ -111,4 +112,12 @@ fn a_kernel_that_remembers_listings_gets_them_with_attributes() {
     assert_eq!(agreed(guest.init(wire::MINOR).unwrap()), feature::DO_READDIRPLUS);
     let of_others = !feature::ATTR_NO_OPEN;
     assert_eq!(agreed(guest.init_with(wire::MINOR, of_others).unwrap()), feature::DO_READDIRPLUS | AUTO);
+}
+
+#[test]
+fn a_kernel_looks_for_answers_only_if_the_worker_stays_awake() {
+    let mut guest = Guest::new();
+    let agreed = |answer: InitOut| (u64::from(answer.flags2) << 32) & feature::ANSWERS_SOON != 0;
+    assert_eq!(agreed(guest.init(wire::MINOR).unwrap()), linger::has_company());
+    assert!(!agreed(guest.init_with(wire::MINOR, !feature::ANSWERS_SOON).unwrap()));
 }
