@@ -54,11 +54,6 @@ impl Server {
             offered |= u64::from(call.take::<u32>()?) << 32;
         }
         let mut features = offered & FEATURES;
-        if features & feature::ATTR_NO_OPEN != 0 {
-            // Our own kernel remembers a listing for as long as it holds: it had better have the attributes, too. By
-            // its own reckoning (READDIRPLUS_AUTO) it lists names only and then asks for each file.
-            features &= !feature::READDIRPLUS_AUTO;
-        }
         if !self.answers_soon {
             features &= !feature::ANSWERS_SOON;
         }

@@ -105,16 +105,6 @@ fn files_are_no_directories() {
 }
 
 #[test]
-fn a_kernel_that_remembers_listings_gets_them_with_attributes() {
-    const AUTO: u64 = feature::READDIRPLUS_AUTO;
-    let mut guest = Guest::new();
-    let agreed = |answer: InitOut| u64::from(answer.flags) & (feature::DO_READDIRPLUS | AUTO);
-    assert_eq!(agreed(guest.init(wire::MINOR).unwrap()), feature::DO_READDIRPLUS);
-    let of_others = !feature::ATTR_NO_OPEN;
-    assert_eq!(agreed(guest.init_with(wire::MINOR, of_others).unwrap()), feature::DO_READDIRPLUS | AUTO);
-}
-
-#[test]
 fn a_kernel_looks_for_answers_only_if_the_worker_stays_awake() {
     let mut guest = Guest::new();
     let agreed = |answer: InitOut| (u64::from(answer.flags2) << 32) & feature::ANSWERS_SOON != 0;
