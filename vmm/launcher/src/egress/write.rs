@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, SystemTime};
 
 use netstack::{AuditSink, Event};
@@ -15,14 +15,15 @@ use netstack::{AuditSink, Event};
 use super::entry::{Entry, Kind};
 use crate::instance::VmId;
 
-/// Entries that wait for the disk; at 200 a second from the stack this is five seconds' worth. The memory for
-/// them is taken at once.
+/// Entries that wait for the disk. The memory for them is taken at once.
 const QUEUE: usize = 1024;
+/// Entries after which the writer looks at once: a guest that causes as many as the stack lets through (200 a second of
+/// each of four kinds, twice that around a second's end) fills no queue during a pause.
+const ALARM: usize = QUEUE / 4;
 /// A longer log becomes the old log, and the old log goes.
 const MAX_FILE: u64 = 8 << 20;
 const STACK: usize = 128 << 10;
-/// Between what was written and a look at what came meanwhile: nobody is woken up for that, and to write once is
-/// cheaper than for each entry.
+/// Between what was written and a look at what came meanwhile: to write once is cheaper than for each entry.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The log in a VM's folder.
@@ -43,12 +44,20 @@ pub struct Log {
 #[derive(Debug)]
 struct Sink {
     queue: SyncSender<(SystemTime, Entry)>,
+    writer: Thread,
+    /// Entries since the writer was last woken up.
+    quiet: usize,
     lost: Arc<AtomicU64>,
     total_lost: Arc<AtomicU64>,
 }
 
 impl AuditSink for Sink {
     fn record(&mut self, event: &Event<'_>) {
+        self.quiet += 1;
+        if self.quiet >= ALARM {
+            self.quiet = 0;
+            self.writer.unpark();
+        }
         if self.queue.try_send((SystemTime::now(), Entry::of(event))).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             self.total_lost.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +89,8 @@ impl Log {
         };
         let thread = thread::Builder::new().name("egress-log".into()).stack_size(STACK);
         let thread = thread.spawn(move || writer.run(&receiver))?;
-        let sink = Sink { queue: sender, lost, total_lost: total_lost.clone() };
+        let sink =
+            Sink { queue: sender, writer: thread.thread().clone(), quiet: 0, lost, total_lost: total_lost.clone() };
         Ok((Self { thread: Some(thread), lost: total_lost }, Box::new(sink)))
     }
 
@@ -121,7 +131,7 @@ impl Writer {
             let next = match queue.try_recv() {
                 Err(TryRecvError::Empty) => {
                     self.flush();
-                    // The end does not wait for it.
+                    // The end, and a flood, do not wait for it.
                     thread::park_timeout(PAUSE);
                     queue.recv().ok()
                 }
@@ -205,11 +215,17 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
 
     use super::*;
 
     fn vm() -> VmId {
         VmId::new(Path::new("/project"), 1)
+    }
+
+    /// A sink whose writer is this thread.
+    fn sink(queue: SyncSender<(SystemTime, Entry)>, lost: Arc<AtomicU64>) -> Sink {
+        Sink { queue, writer: thread::current(), quiet: 0, lost, total_lost: Arc::default() }
     }
 
     fn entries(path: &Path) -> Vec<Entry> {
@@ -255,11 +271,29 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_wakes_the_writer_before_the_queue_is_full() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (sender, receiver) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut sink = sink(sender, lost.clone());
+        let started = Instant::now();
+        for _ in 0..4 {
+            for _ in 0..ALARM {
+                sink.record(&Event::Limit { number: 1, what: "TCP connections" });
+            }
+            thread::park_timeout(LONG);
+            assert!(started.elapsed() < LONG, "nobody woke it");
+            assert_eq!(receiver.try_iter().count(), ALARM);
+        }
+        assert_eq!(lost.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn what_does_not_fit_is_counted_and_the_count_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let (sender, receiver) = sync_channel(2);
         let lost = Arc::new(AtomicU64::new(0));
-        let mut sink = Sink { queue: sender, lost: lost.clone(), total_lost: Arc::default() };
+        let mut sink = sink(sender, lost.clone());
         for _ in 0..5 {
             sink.record(&Event::Limit { number: 1, what: "TCP connections" });
         }
