@@ -74,7 +74,7 @@ pub(super) struct Server {
     /// Negotiated features; 0 until INIT.
     session: AtomicU64,
     tells_birth_times: AtomicBool,
-    /// The worker stays awake for requests. Found out before it is confined and can count no CPUs.
+    /// The worker stays awake for requests. Found out before it is confined: from then on it counts one CPU.
     answers_soon: bool,
     tally: Tally,
 }
