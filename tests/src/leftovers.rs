@@ -23,7 +23,7 @@ pub(crate) fn no_processes() -> Result<()> {
         return Ok(());
     }
     let left = descendants();
-    let names: Vec<_> = left.iter().map(|pid| command_line(*pid)).collect();
+    let names: Vec<_> = left.iter().map(|pid| command_line(&pid.as_raw_nonzero().to_string())).collect();
     for pid in left {
         // It may have ended by itself meanwhile.
         let _ = kill_process(pid, Signal::KILL);
@@ -59,7 +59,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// All processes below this one that still run; those that ended are reaped.
-fn descendants() -> Vec<Pid> {
+pub(crate) fn descendants() -> Vec<Pid> {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
     let parents: Vec<(Pid, Pid)> = fs::read_dir("/proc")
         .into_iter()
@@ -81,7 +81,8 @@ fn descendants() -> Vec<Pid> {
     found
 }
 
-fn command_line(pid: Pid) -> String {
-    let text = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+/// The beginning of a process's command line.
+pub(crate) fn command_line(pid: &str) -> String {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&text).replace('\0', " ").chars().take(200).collect()
 }

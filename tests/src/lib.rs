@@ -10,9 +10,11 @@ mod invocation;
 mod lab;
 mod leftovers;
 mod patience;
+mod progress;
 mod runner;
 mod stage;
 mod terminal;
+mod watch;
 
 pub use conversation::{Conversation, quoted};
 pub use invocation::{Finished, Invocation, Started};

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::progress::{Past, Progress};
 use crate::stage::{Engine, Host, Stage};
+use crate::watch::Watch;
 use crate::{lab, leftovers};
 
 /// One thing the whole system must do.
@@ -42,7 +44,7 @@ pub fn main(cases: &[Case], slow: &[&str]) -> ExitCode {
         let is_named = |case: &Case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str()));
         let wanted = |case: &&Case| is_named(case) && !(is_short && is_slow(case));
         let chosen = Part::from_env()?.of(cases.iter().filter(wanted).copied());
-        run(&chosen, cases.len() - chosen.len(), engine)
+        run(&chosen, cases.len() - chosen.len(), engine, words.is_empty())
     });
     outcome.unwrap_or_else(|error| {
         eprintln!("The system tests cannot run: {error:#}");
@@ -72,21 +74,40 @@ impl Part {
     }
 }
 
-fn run(cases: &[Case], filtered_out: usize, engine: Engine) -> Result<ExitCode> {
+/// Runs cases, but for those that a machine before this one ended; with a limit for each if they are `watched`.
+fn run(cases: &[Case], filtered_out: usize, engine: Engine, watched: bool) -> Result<ExitCode> {
     leftovers::adopt_orphans()?;
     let host = Host::find(engine)?;
+    let progress = Progress::from_env()?;
     let begun = Instant::now();
     println!("\nrunning {} tests with the {engine} engine", cases.len());
     let mut failures = Vec::new();
     for case in cases {
+        match progress.past(case.name) {
+            Some(Past::Passed) => continue,
+            Some(Past::Failed) => {
+                failures.push(case.name);
+                continue;
+            }
+            Some(Past::Lost) => {
+                println!("test {} ... FAILED: the machine ended each time that it ran", case.name);
+                failures.push(case.name);
+                continue;
+            }
+            None => progress.note("begun", case.name)?,
+        }
         print!("test {} ... ", case.name);
         io::stdout().flush()?;
         let at = Instant::now();
-        match run_one(case, &host) {
+        let watch = watched.then(|| Watch::over(case.name, progress.clone()));
+        let outcome = run_one(case, &host);
+        drop(watch);
+        progress.note(if outcome.is_ok() { "passed" } else { "failed" }, case.name)?;
+        match outcome {
             Ok(()) => println!("ok ({:.1} s)", at.elapsed().as_secs_f64()),
             Err(error) => {
-                println!("FAILED ({:.1} s)", at.elapsed().as_secs_f64());
-                failures.push((case.name, error));
+                println!("FAILED ({:.1} s)\n{error:#}\n", at.elapsed().as_secs_f64());
+                failures.push(case.name);
             }
         }
     }
@@ -108,14 +129,10 @@ fn from_panic(panic: &(dyn Any + Send)) -> anyhow::Error {
     anyhow!("panicked: {}", text.unwrap_or("with something that is not text"))
 }
 
-fn report(ran: usize, filtered_out: usize, failures: &[(&str, anyhow::Error)], took: Duration) {
+fn report(ran: usize, filtered_out: usize, failures: &[&str], took: Duration) {
     if !failures.is_empty() {
-        println!("\nfailures:\n");
-        for (name, error) in failures {
-            println!("---- {name} ----\n{error:#}\n");
-        }
-        println!("failures:");
-        failures.iter().for_each(|(name, _)| println!("    {name}"));
+        println!("\nfailures:");
+        failures.iter().for_each(|name| println!("    {name}"));
     }
     println!(
         "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {filtered_out} filtered out; finished in {:.2}s\n",

@@ -57,7 +57,7 @@ pub fn streams_stay_apart_and_stdin_ends(stage: &Stage) -> Result<()> {
 pub fn two_hundred_megabytes_cross_both_ways(stage: &Stage) -> Result<()> {
     let bytes = noise(200 * MB);
     let mut run = stage.run("tee copy | sha256sum >sum; head -c 200000000 copy");
-    let finished = run.stdin(bytes.clone()).patience(Duration::from_secs(600)).finish()?;
+    let finished = run.stdin(bytes.clone()).patience(Duration::from_secs(1000)).finish()?;
     ensure!(finished.status == 0, "it ended with {}: {}", finished.status, finished.stderr);
     ensure!(finished.stdout == bytes, "{} bytes came back, and not the same", finished.stdout.len());
     let sum = |folder: &std::path::Path| -> Result<String> {
