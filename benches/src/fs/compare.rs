@@ -126,6 +126,7 @@ impl Bench<'_> {
             Before::Cold => drop(self.ask(&place.worker, "drop", &place.folder)?),
             Before::Do(command) => drop(self.ask(&place.worker, command, &place.folder)?),
             Before::Edits => drop(self.edit(EDIT, place)?),
+            Before::Meanwhile(command) => return self.together(command, step.command, place),
         }
         let numbers = self.ask(&place.worker, step.command, &place.folder)?;
         if step.before == Before::Edits {
@@ -143,9 +144,29 @@ impl Bench<'_> {
         }
     }
 
+    /// The host's numbers for a command of its own, while the guest does another.
+    fn together(&mut self, guests: &str, hosts: &str, place: &Place) -> anyhow::Result<Vec<f64>> {
+        let folder = place.on_host.as_ref().filter(|_| place.worker != HOST).context("nobody else is there")?;
+        let command = self.tell(&place.worker, guests, &place.folder)?;
+        let numbers = self.ask(HOST, hosts, folder)?;
+        self.worker(&place.worker)?.hear(&command)?;
+        Ok(numbers)
+    }
+
     fn ask(&mut self, worker: &str, command: &str, folder: &str) -> anyhow::Result<Vec<f64>> {
+        let command = self.tell(worker, command, folder)?;
+        self.worker(worker)?.hear(&command)
+    }
+
+    /// Gives a command to a worker, and says how it read there.
+    fn tell(&mut self, worker: &str, command: &str, folder: &str) -> anyhow::Result<String> {
         let shared = self.args.shared.iter().find(|(name, _)| name == worker).map_or(folder, |(_, folder)| folder);
         let command = command.replace("@@", shared).replace('@', folder);
-        self.workers.get_mut(worker).with_context(|| format!("no worker {worker}"))?.ask(&command)
+        self.worker(worker)?.tell(&command)?;
+        Ok(command)
+    }
+
+    fn worker(&mut self, name: &str) -> anyhow::Result<&mut Worker> {
+        self.workers.get_mut(name).with_context(|| format!("no worker {name}"))
     }
 }

@@ -10,7 +10,8 @@ use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Small files, in folders of a hundred.
 const SMALL: u32 = 2000;
@@ -56,6 +57,8 @@ fn obey(line: &str) -> io::Result<Vec<f64>> {
         "read-pages" => per(number(rest)?, || pages(&at.join("large"), number(rest)?, false)),
         "write-pages" => per(number(rest)?, || pages(&at.join("large"), number(rest)?, true)),
         "run" => seconds(|| run(at, rest)),
+        "echo" => echo(at, number(rest)?).map(|()| vec![]),
+        "save" => save(at, number(rest)?).map(|slowest| vec![slowest.as_secs_f64() * 1e3]),
         "edit" => edit(at, number(rest)?).map(|()| vec![]),
         _ => Err(io::Error::other(format!("unknown command {what:?}"))),
     }
@@ -184,6 +187,48 @@ fn edit(at: &Path, count: u32) -> io::Result<()> {
         let n = n * 37;
         let path = at.join(format!("{}/{}/file{n}.c", n / 1000, n / 50));
         OpenOptions::new().append(true).open(path)?.write_all(b"// edited\n")?;
+    }
+    Ok(())
+}
+
+/// Answers each of `count` new contents of a file by another file with the same.
+fn echo(at: &Path, count: u32) -> io::Result<()> {
+    for n in 1..=count {
+        wait_for(&at.join("saved"), n)?;
+        fs::write(at.join("echoed"), n.to_string())?;
+    }
+    Ok(())
+}
+
+/// Saves a file `count` times, in place or by a new one as editors do, and waits each time until it is answered; the
+/// slowest of the answers.
+fn save(at: &Path, count: u32) -> io::Result<Duration> {
+    let mut slowest = Duration::ZERO;
+    for n in 1..=count {
+        thread::sleep(Duration::from_millis(5 + u64::from(n * 7 % 20)));
+        let (begun, file, new) = (Instant::now(), at.join("saved"), at.join("saved.new"));
+        if n % 2 == 0 {
+            fs::write(&file, n.to_string())?;
+        } else {
+            fs::write(&new, n.to_string())?;
+            fs::rename(&new, &file)?;
+        }
+        wait_for(&at.join("echoed"), n)?;
+        slowest = slowest.max(begun.elapsed());
+    }
+    fs::remove_file(at.join("saved"))?;
+    fs::remove_file(at.join("echoed"))?;
+    Ok(slowest)
+}
+
+/// Reads a file again and again until it holds that number.
+fn wait_for(file: &Path, number: u32) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while fs::read(file).unwrap_or_default() != number.to_string().as_bytes() {
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("{} does not come to hold {number}", file.display())));
+        }
+        thread::sleep(Duration::from_micros(500));
     }
     Ok(())
 }

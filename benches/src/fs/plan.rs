@@ -13,6 +13,8 @@ pub enum Before {
     Do(&'static str),
     /// A hundred tracked files change on the host; on the guest's own disk, by the guest.
     Edits,
+    /// The guest begins with this, and the command is the host's.
+    Meanwhile(&'static str),
 }
 
 /// One measurement. `@` in commands stands for the arm's folder.
@@ -37,11 +39,17 @@ pub const OPERATIONS: &[Step] = &[
     step(Before::Nothing, "create @", Metric::time("create and write 4 KiB", "us")),
     step(Before::Nothing, "unlink @", Metric::time("unlink", "us")),
     step(Before::Cold, "list @", Metric::time("list 10,000 names, uncached", "us/entry")),
+    step(Before::Do("list @"), "list @", Metric::time("list 10,000 names, again at once", "us/entry")),
     step(Before::Cold, "list-stat @", Metric::time("list and stat 10,000 entries, uncached", "us/entry")),
     step(Before::Cold, "read-large @", Metric::rate("sequential read, 1 MiB, uncached", "MB/s")),
     step(Before::Nothing, "write-large @", Metric::rate("sequential write, 1 MiB, with fdatasync", "MB/s")),
     step(Before::Cold, "read-pages @ 4000", Metric::time("random read, 4 KiB, uncached", "us")),
     step(Before::Nothing, "write-pages @ 2000", Metric::time("random write, 4 KiB, with one fdatasync", "us")),
+    step(
+        Before::Meanwhile("echo @ 50"),
+        "save @ 50",
+        Metric::time("host edit until the guest's answer to it, slowest of 50", "ms"),
+    ),
 ];
 
 /// Programs. `repository` has as many files as the script was told; `tree.tar` and `app` are made by the script, too.

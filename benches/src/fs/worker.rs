@@ -26,9 +26,13 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Gives a command and waits for its numbers.
-    pub fn ask(&mut self, command: &str) -> anyhow::Result<Vec<f64>> {
-        writeln!(self.commands, "{command}").with_context(|| format!("{command:?}"))?;
+    /// Gives a command.
+    pub fn tell(&mut self, command: &str) -> anyhow::Result<()> {
+        writeln!(self.commands, "{command}").with_context(|| format!("{command:?}"))
+    }
+
+    /// Waits for the numbers of the command that was given.
+    pub fn hear(&mut self, command: &str) -> anyhow::Result<Vec<f64>> {
         let line = self.line().with_context(|| format!("no answer to {command:?}"))?;
         if let Some(error) = line.strip_prefix('!') {
             bail!("{command:?}: {error}");
