@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 /// A million operations of emulated programs.
-const PATIENCE: Duration = Duration::from_secs(3000);
+const PATIENCE: Duration = Duration::from_secs(10_000);
 
 /// How many operations: as many as fit into a run of all tests, or as many as are worth waiting for.
 pub fn operations(short: usize, full: usize) -> usize {
