@@ -14,7 +14,7 @@ const MACHINES: usize = 2;
 
 /// The file: a line `begun NAME`, `passed NAME` or `failed NAME` for each thing that happened. Without one, nothing is
 /// remembered.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     file: Option<PathBuf>,
     past: String,

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::progress::{Past, Progress};
 use crate::stage::{Engine, Host, Stage};
-use crate::watch::Watch;
+use crate::watch::{self, Watch};
 use crate::{lab, leftovers};
 
 /// One thing the whole system must do.
@@ -99,7 +99,7 @@ fn run(cases: &[Case], filtered_out: usize, engine: Engine, watched: bool) -> Re
         print!("test {} ... ", case.name);
         io::stdout().flush()?;
         let at = Instant::now();
-        let watch = watched.then(|| Watch::over(case.name, progress.clone()));
+        let watch = watched.then(|| Watch::over(case.name, watch::LIMIT, progress.clone()));
         let outcome = run_one(case, &host);
         drop(watch);
         progress.note(if outcome.is_ok() { "passed" } else { "failed" }, case.name)?;

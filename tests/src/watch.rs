@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::progress::Progress;
 use crate::{lab, leftovers};
 
-/// Longer than any case of `make test` takes in the lab beside other work, with its own limits added up.
-const LIMIT: Duration = Duration::from_secs(1200);
+/// More than twice what the longest case of `make test` takes in the lab beside other work.
+pub(crate) const LIMIT: Duration = Duration::from_secs(1200);
 /// How long a case may take to fail once nothing of what it started is left.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -20,14 +20,14 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch a case.
-    pub(crate) fn over(case: &'static str, progress: Progress) -> Self {
+    /// Begins to watch a case, which has so long.
+    pub(crate) fn over(case: &'static str, limit: Duration, progress: Progress) -> Self {
         let (sender, ends) = channel();
         thread::spawn(move || {
-            if ends.recv_timeout(LIMIT) != Err(RecvTimeoutError::Timeout) {
+            if ends.recv_timeout(limit) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            println!("\n{case} has not ended after {} s. What it started, and waits for:", LIMIT.as_secs());
+            println!("\n{case} has not ended after {} s. What it started, and waits for:", limit.as_secs());
             leftovers::descendants().into_iter().for_each(|pid| show(&pid.as_raw_nonzero().to_string()));
             show(&process::id().to_string());
             // What is left is in the error, and shown above.
@@ -53,5 +53,26 @@ fn show(pid: &str) {
         let state = status.lines().find_map(|line| line.strip_prefix("State:\t")).unwrap_or_default();
         println!("    {} {state}", read("comm").trim_end());
         read("stack").lines().for_each(|line| println!("      {line}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn what_a_case_started_is_killed_past_its_limit_and_not_before() {
+        let start = || Command::new("sleep").arg("30").spawn().unwrap();
+        let (mut patient, begun) = (start(), Instant::now());
+        drop(Watch::over("in::time", Duration::from_millis(200), Progress::default()));
+        thread::sleep(Duration::from_millis(400));
+        assert!(patient.try_wait().unwrap().is_none());
+        let _watch = Watch::over("too::late", Duration::ZERO, Progress::default());
+        // The watch may have reaped it.
+        assert!(!patient.wait().is_ok_and(|status| status.success()));
+        assert!(begun.elapsed() < Duration::from_secs(25));
     }
 }
