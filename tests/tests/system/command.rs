@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::process::{Signal, getuid};
-use system_tests::{Stage, until};
+use system_tests::{Engine, Stage, until};
 
 /// A megabyte as pipes are measured.
 const MB: usize = 1_000_000;
@@ -79,6 +79,16 @@ pub fn signal_to_vmm_reaches_the_command(stage: &Stage) -> Result<()> {
     let finished = started.finish()?;
     finished.ended_with(3)?;
     ensure!(finished.text() == "asked to end", "{finished}");
+    Ok(())
+}
+
+pub fn programs_lie_at_random_addresses_but_in_an_emulated_guest(stage: &Stage) -> Result<()> {
+    let script = "for start in 1 2 3; do grep -m 1 -F libc.so /proc/self/maps | cut -d - -f 1; done | sort -u | wc -l";
+    let count = |before: &str| -> Result<String> { stage.run(&format!("{before}{script}")).finish()?.succeeded() };
+    let is_emulated = stage.engine() == Engine::Qemu;
+    ensure!((count("")? == "1") == is_emulated, "libc lies at other places than the README says");
+    // And whoever wants it, may have it.
+    ensure!(count("sysctl -qw kernel.randomize_va_space=2; ")? != "1");
     Ok(())
 }
 

@@ -36,6 +36,7 @@ const CASES: &[Case] = cases![
     command::two_hundred_megabytes_cross_both_ways,
     command::signal_to_vmm_reaches_the_command,
     command::the_image_holds_what_it_promises,
+    command::programs_lie_at_random_addresses_but_in_an_emulated_guest,
     belief::edits_are_seen_at_once,
     belief::file_can_be_read_while_the_host_saves_it,
     belief::names_are_believed_until_they_change,
