@@ -80,12 +80,13 @@ pub const PROGRAMS: &[Step] = &[
         "run @ tar -xf tree.tar -C unpacked",
         Metric::time("tar -x of 5,000 files", "s"),
     ),
-    step(
-        Before::Do("run @/app rm -rf target"),
-        "run @/app PATH=@@/toolchain/bin:$PATH CARGO_HOME=/tmp/cargo cargo build --offline",
-        Metric::time("cargo build of two crates", "s"),
-    ),
+    // On the guest's own disk, the compiler is the share's, too: only one of the two steps is about the disk.
+    step(Before::Cold, CARGO_BUILD, Metric::time("cargo build of two crates, compiler and all uncached", "s")),
+    step(Before::Do(CARGO_BUILD), CARGO_BUILD, Metric::time("cargo build of two crates, again at once", "s")),
 ];
+
+const CARGO_BUILD: &str = "run @/app rm -rf target; \
+     PATH=@@/toolchain/bin:$PATH CARGO_HOME=/tmp/cargo cargo build --offline";
 
 /// Makes the folders of an arm be as before the edits.
 pub const UNDO_EDITS: &str = "run @/repository git checkout -q .";
